@@ -1,0 +1,65 @@
+"""What an explainer is, how it finds its layer, and the one-liner around both."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+
+from torch import Tensor, nn
+
+from sightline.layers import find_layer
+from sightline.passes import Pass, Target, evaluating, module, record
+
+
+@runtime_checkable
+class Explainer(Protocol):
+    """A frozen dataclass: hashable, comparable, printable, constructible from YAML."""
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """The activations its pass must have recorded."""
+
+    def __call__(self, run: Pass, target: Target = None, *, differentiable: bool = False) -> Tensor:
+        """(B, *spatial) map of `target`, raw, at the explainer's own resolution.
+
+        With `differentiable`, a loss on the map reaches the model's weights; without, the map carries no graph.
+        """
+
+
+E = TypeVar("E", bound=Explainer)
+
+
+def bind(explainer: E, model: nn.Module, size: int | Sequence[int] = 224) -> E:
+    """The explainer with `layer=None` resolved by `find_layer`, or with its layer's name checked.
+
+    Raises:
+        SightlineError: the named layer does not exist, or none can be found.
+    """
+    if not hasattr(explainer, "layer"):
+        return explainer
+    if explainer.layer is None:
+        return cast(E, replace(cast(Any, explainer), layer=find_layer(model, size)))
+    module(model, explainer.layer)
+    return explainer
+
+
+def explain(model: nn.Module, image: Tensor, target: Target = None, explainer: Explainer | None = None) -> Tensor:
+    """Where does `model` look? One map per image, from one forward pass in evaluation mode.
+
+    Args:
+        model: any classifier; its mode, gradients and hooks are afterwards as they were.
+        image: (B, C, *spatial) float, as the model takes it.
+        target: the class explained: None for the top prediction, an int, one int per image, or a callable of logits.
+        explainer: Grad-CAM at the layer `find_layer` chooses, unless another is given. Bind it once
+            (`bind(explainer, model, size)`) when you call this often: finding the layer costs another pass.
+
+    Returns:
+        (B, *spatial) raw maps at the explainer's resolution; `sightline.maps.resize` brings them to the image's.
+
+    Raises:
+        SightlineError: a bad image, target or layer; the message says which.
+    """
+    from sightline.explainers.gradcam import GradCAM
+
+    with evaluating(model):
+        bound = bind(explainer or GradCAM(), model, image.shape[2:])
+        return bound(record(model, image, taps=bound.taps), target)

@@ -1,0 +1,93 @@
+"""Geometry shared by images, masks and maps: one random crop and flip, applied alike to all three."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A box and a mirror flag for each image of a batch, in whole pixels of images of `size`."""
+
+    size: tuple[int, ...]
+    start: Tensor
+    """(B, n) first pixel of the box along each of the n spatial axes."""
+    extent: Tensor
+    """(B, n) its length in pixels, at least 1."""
+    flip: Tensor
+    """(B,) bool: mirror along the last axis, after cropping."""
+
+    @classmethod
+    def sample(
+        cls,
+        count: int,
+        size: Sequence[int],
+        *,
+        scale: tuple[float, float] = (0.08, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        flip: float = 0.5,
+        generator: torch.Generator | None = None,
+    ) -> "Crop":
+        """Draw `count` random resized crops on the CPU.
+
+        The share of the image kept is uniform in `scale`; each later axis's length over the first's is log-uniform in
+        `ratio`, as in torchvision's RandomResizedCrop. A side longer than the image is cut to it.
+        """
+        pixels = torch.tensor(tuple(size), dtype=torch.float64)
+
+        def uniform(columns: int, low: float, high: float) -> Tensor:
+            return torch.empty(count, columns, dtype=torch.float64).uniform_(low, high, generator=generator)
+
+        aspect = uniform(len(pixels), log(ratio[0]), log(ratio[1])).exp()
+        aspect[:, 0] = 1
+        kept = pixels.prod() * uniform(1, *scale)
+        side = (kept / aspect.prod(1, keepdim=True)) ** (1 / len(pixels)) * aspect
+        extent = side.round().clamp(min=torch.ones_like(pixels), max=pixels)
+        start = (uniform(len(pixels), 0, 1) * (pixels - extent + 1)).floor()
+        return cls(tuple(size), start.long(), extent.long(), uniform(1, 0, 1).squeeze(1) < flip)
+
+    def apply(self, images: Tensor, size: Sequence[int] | None = None) -> Tensor:
+        """Cut the boxes out of (B, *spatial) or (B, C, *spatial) and resize them linearly to `size`.
+
+        Equal to slicing, resizing and mirroring one image at a time: nothing outside a box is read. Maps coarser than
+        the image are first resized to it, as part of the same product of one small matrix per axis; the result is
+        linear in `images`, hence differentiable to any order. `size` defaults to the image's.
+        """
+        targets = self.size if size is None else tuple(size)
+        sources = images.shape[-len(self.size) :]
+        axes = range(len(self.size))
+        return separable(images, [self._matrix(a, sources[a], targets[a], images) for a in axes])
+
+    def _matrix(self, axis: int, source: int, target: int, like: Tensor) -> Tensor:
+        """(B, target, source) weights along one axis, in the dtype and on the device of `like`."""
+        length = self.size[axis]
+        start, extent = self.start[:, axis, None].double(), self.extent[:, axis, None].double()
+        weights = hat(start + centres(extent, target), length)
+        if axis == len(self.size) - 1:
+            weights = torch.where(self.flip.view(-1, 1, 1), weights.flip(1), weights)
+        if source != length:
+            weights = weights @ hat(centres(torch.tensor([[float(source)]]).double(), length), source)
+        return weights.to(like)
+
+
+def centres(source: Tensor, target: int) -> Tensor:
+    """(B, target) positions in [0, source - 1] of the centres of `target` cells laid over `source` (B, 1) cells."""
+    cells = torch.arange(target, dtype=torch.float64)
+    return ((cells + 0.5) * source / target - 0.5).clamp(min=torch.zeros_like(source), max=source - 1)
+
+
+def hat(positions: Tensor, length: int) -> Tensor:
+    """(B, t, length) weights of linear interpolation at `positions` (B, t): ``max(0, 1 - |position - cell|)``."""
+    return (1 - (positions.unsqueeze(-1) - torch.arange(length)).abs()).clamp(min=0)
+
+
+def separable(images: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """Multiply each of the last axes of (B, ..., *spatial) by its (B, target, source) matrix."""
+    for axis, matrix in zip(range(-len(matrices), 0), matrices, strict=True):
+        moved = images.movedim(axis, -1)
+        product = moved.flatten(1, -2) @ matrix.transpose(1, 2)
+        images = product.unflatten(1, moved.shape[1:-1]).movedim(-1, axis)
+    return images
