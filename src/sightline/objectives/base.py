@@ -1,0 +1,82 @@
+"""What an objective is, and what objectives need to know of a batch."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sightline.errors import SightlineError
+from sightline.explainers import Explainer, bind
+from sightline.objectives.step import Step
+from sightline.types import Batch
+
+
+class Objective(nn.Module):
+    """Part of a loss: named, unweighted terms of one training step.
+
+    A subclass sets `weights` (term -> its factor in the loss; a term without one is only logged) and `explainers`,
+    and writes `forward`. It asks the step for passes and maps, so that nothing is computed twice.
+    """
+
+    weights: dict[str, float]
+    explainers: tuple[Explainer, ...] = ()
+
+    def forward(self, step: Step, batch: Batch) -> dict[str, Tensor]:
+        """The terms of this step, each a scalar; those with a weight carry a graph."""
+        raise NotImplementedError
+
+    def bind(self, model: nn.Module, size: int | Sequence[int]) -> None:
+        """Settle which layers the explainers read in `model`, for images of `size`."""
+        self.explainers = tuple(bind(explainer, model, size) for explainer in self.explainers)
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """The activations a pass must record for this objective."""
+        return tuple(tap for explainer in self.explainers for tap in explainer.taps)
+
+    def extra_repr(self) -> str:
+        return ", ".join([f"{name}={weight:g}" for name, weight in self.weights.items()] + [*map(repr, self.explainers)])
+
+
+def nonnegative(**weights: float) -> dict[str, float]:
+    """The weights, checked.
+
+    Raises:
+        SightlineError: one is negative or not finite.
+    """
+    for name, weight in weights.items():
+        if not 0 <= weight < float("inf"):
+            raise SightlineError(f"the weight of {name!r} is {weight}: expected a finite number that is not negative.")
+    return weights
+
+
+def classification_loss(logits: Tensor, label: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy for (B,) classes, mean binary cross-entropy for (B, classes) labels.
+
+    Images labelled -1 do not count; a batch of nothing else gives 0, still attached to the logits.
+    """
+    if label.ndim == 2:
+        return F.binary_cross_entropy_with_logits(logits, label)
+    known = label >= 0
+    if not bool(known.any()):
+        return logits.sum() * 0
+    return F.cross_entropy(logits[known], label[known], label_smoothing=smoothing)
+
+
+def single_label(batch: Batch, who: str) -> Tensor:
+    """(B,) labels with the unlabelled images' -1 replaced by class 0, to index by; mask such images out yourself.
+
+    Raises:
+        SightlineError: the batch is multi-label.
+    """
+    if batch.label.ndim != 1:
+        raise SightlineError(f"{who} needs one class per image; these labels have shape {tuple(batch.label.shape)}.")
+    return batch.label.clamp(min=0)
+
+
+def evidence(batch: Batch, who: str) -> Tensor:
+    """(B, *spatial) guidance mask of each image's own class, where 1 = evidence."""
+    if batch.mask.ndim == batch.image.ndim - 1:
+        return batch.mask
+    return batch.mask[torch.arange(len(batch.mask)), single_label(batch, who)]
