@@ -1,0 +1,218 @@
+"""The command line: demo, train, audit, compare, report, layers."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sightline import __version__
+from sightline.errors import SightlineError
+
+if TYPE_CHECKING:
+    from sightline.audit import Subject
+    from sightline.data import Source
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; 0 on success, 1 after a user's mistake (one message, no traceback), 130 when interrupted."""
+    args = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], None] = args.command
+    try:
+        command(args)
+    except SightlineError as error:
+        print(f"sightline: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("sightline: interrupted; nothing half-written is left. `--resume` goes on with a training run.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 0
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train a recipe."""
+    from sightline import recipe, train
+
+    config = recipe.read(args.recipe, args.overrides)
+    if args.print_config:
+        print(recipe.dump(config), end="")
+        return
+    out = args.out or Path("runs") / Path(args.recipe).stem
+    train.train(
+        config, out, resume=args.resume, devices=args.devices, nodes=args.nodes, accelerator=args.accelerator
+    )
+    print(f"trained: {out}")
+
+
+def audit(args: argparse.Namespace) -> None:
+    """Score runs or models on splits."""
+    from sightline.audit import audit
+    from sightline.explainers import GradCAM
+
+    explainer = GradCAM(args.layer, elementwise=not args.averaged)
+    for name in args.models:
+        subject, data = _subject(name, args)
+        for split in args.split:
+            out = _audit_folder(name, subject.name, args) / split
+            summary = audit(
+                subject, data.on(split), out, explainer=explainer, target=args.target, margin=args.margin,
+                batch_size=args.batch_size, file=args.format,
+            )  # fmt: skip
+            print(f"audited: {out}  {_line(summary)}")
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Join audits by image and test the differences."""
+    from sightline.compare import compare, table
+
+    for split, audits in _by_split(args.audits, args.split).items():
+        comparison = compare(audits, args.out / split)
+        print(f"\n{split}\n{table(comparison)}\n")
+    print(f"compared: {args.out}")
+
+
+def report(args: argparse.Namespace) -> None:
+    """Write one self-contained HTML page."""
+    from sightline.report import build
+
+    print(f"report: {build(_reportable(args.results), args.out, images=args.images)}")
+
+
+def layers(args: argparse.Namespace) -> None:
+    """Print the layers a map can be drawn at, and the one that is chosen."""
+    from sightline import layers, models
+
+    model = models.load(args.model, weights=args.weights)
+    chosen = layers.find_layer(model, args.size)
+    for candidate in reversed(list(layers.candidates(model, args.size))):
+        mark = "->" if candidate.name == chosen else "  " if candidate.usable else " x"
+        print(f"{mark} {candidate.name:50} {' x '.join(map(str, candidate.shape))}")
+    print(f"\n-> chosen.  x: the top logit reads at most one of its positions.  Pass another as layer=.")
+
+
+def demo(args: argparse.Namespace) -> None:
+    """Train a classifier that cheats and its remedies, audit them, and write the report."""
+    from sightline.demo import demo
+
+    demo(args.out, seed=args.seed)
+
+
+def _subject(name: str, args: argparse.Namespace) -> "tuple[Subject, Source]":
+    """A run directory with its own data, or any model with the data of --data."""
+    from sightline import models, recipe
+    from sightline.audit import Subject
+    from sightline.data import Folder, Habitats
+
+    folder = Path(name)
+    if (folder / "recipe.yaml").exists():
+        made = recipe.build(recipe.read(folder / "recipe.yaml"))
+        return Subject(models.load(f"file:{folder}"), folder.name, made.model.spec, made.seed), made.data
+    if folder.is_dir():
+        raise SightlineError(f"{folder} is not a run directory: it holds no recipe.yaml. Name a run, or a model with --data.")
+    if args.data is None:
+        raise SightlineError(f"{name} brings no data of its own: pass --data FOLDER, or --data Habitats.")
+    data = Habitats("test") if args.data == "Habitats" else Folder(args.data, split=args.split[0], size=args.size)
+    model = models.load(name, num_classes=len(data.classes), channels=data.channels, weights=args.weights)
+    return Subject(model, name.replace(":", "-").replace("/", "-"), name), data
+
+
+def _audit_folder(model: str, name: str, args: argparse.Namespace) -> Path:
+    if args.out is None:
+        if not Path(model).is_dir():
+            raise SightlineError(f"{model} is not a run directory, so the audit has no place of its own: pass --out.")
+        return Path(model) / "audit"
+    return Path(args.out) / name if len(args.models) > 1 else Path(args.out)
+
+
+def _line(summary: dict[str, Any]) -> str:
+    values = {name: metric["value"] for name, metric in summary["metrics"].items() if metric is not None}
+    return "  ".join(f"{name} {value:.3f}" for name, value in values.items() if value is not None)
+
+
+def _by_split(folders: Sequence[Path], splits: Sequence[str] | None) -> dict[str, list[Path]]:
+    """The audits to compare, by split: audit directories as they are, run directories by the splits they share."""
+    if all((folder / "summary.json").exists() for folder in folders):
+        return {folders[0].name: list(folders)}
+    each = [{path.parent.name for path in folder.glob("audit/*/summary.json")} for folder in folders]
+    shared = sorted(set.intersection(*each)) if each else []
+    missing = [folder for folder, found in zip(folders, each, strict=True) if not found]
+    if missing:
+        raise SightlineError(f"{missing[0]} holds no audit. Run `sightline audit {missing[0]}` first.")
+    wanted = splits or shared
+    for split in wanted:
+        if split not in shared:
+            raise SightlineError(f"split {split!r} has not been audited for every run; shared by all: {', '.join(shared)}.")
+    return {split: [folder / "audit" / split for folder in folders] for split in wanted}
+
+
+def _reportable(results: Sequence[Path]) -> list[Path]:
+    """Comparison or audit directories, looked for one folder down where needed."""
+    found = []
+    for path in results:
+        inside = sorted(file.parent for file in path.glob("*/comparison.json"))
+        if not inside and not any((path / name).exists() for name in ("comparison.json", "summary.json")):
+            raise SightlineError(f"{path} holds neither comparison.json nor summary.json. Run `sightline compare` first.")
+        found += inside or [path]
+    return found
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sightline", description="Classifiers that decide on the right pixels: audit, fix, prove.")
+    parser.add_argument("--version", action="version", version=f"sightline {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(command: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            command.__name__, help=command.__doc__, description=command.__doc__,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )  # fmt: skip
+        sub.set_defaults(command=command)
+        return sub
+
+    sub = add(demo)
+    sub.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the demo's runs and report")
+    sub.add_argument("--seed", type=int, default=0)
+
+    sub = add(train)
+    sub.add_argument("recipe", help="YAML file, or the recipe.yaml of an earlier run")
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="such as optimizer.lr=1e-3 or objectives.1.weight=3")
+    sub.add_argument("--out", type=Path, help="run directory; default runs/<recipe's name>")
+    sub.add_argument("--resume", action="store_true", help="go on from the last whole epoch in --out")
+    sub.add_argument("--devices", type=int, default=1, help="processes per node, one for each device")
+    sub.add_argument("--nodes", type=int, default=1)
+    sub.add_argument("--accelerator", default="auto", choices=["auto", "cpu", "gpu"])
+    sub.add_argument("--print_config", action="store_true", help="print the resolved recipe and stop")
+
+    sub = add(audit)
+    sub.add_argument("models", nargs="+", metavar="MODEL", help="run directory, or a model such as timm:resnet18 with --data")
+    sub.add_argument("--split", nargs="+", default=["test"])
+    sub.add_argument("--out", type=Path, help="default: audit/<split> inside the run directory")
+    sub.add_argument("--data", help="folder of images (see docs/data.md) or Habitats, for models that are not runs")
+    sub.add_argument("--size", type=int, default=224, help="side of the images of --data")
+    sub.add_argument("--weights", help="state dict for a model that is not a run")
+    sub.add_argument("--layer", help="where the maps live; found if left out")
+    sub.add_argument("--averaged", action="store_true", help="channel-averaged Grad-CAM instead of element-wise")
+    sub.add_argument("--target", choices=["label", "prediction"], default="label", help="the class explained")
+    sub.add_argument("--margin", type=float, default=15.0, help="of the pointing game, in pixels of the masks")
+    sub.add_argument("--batch-size", type=int, default=64)
+    sub.add_argument("--format", choices=["csv", "parquet"], default="csv", help="of the per-image scores")
+
+    sub = add(compare)
+    sub.add_argument("audits", nargs="+", type=Path, metavar="RUN", help="run or audit directories; the first is the baseline")
+    sub.add_argument("--split", nargs="+", help="default: every split all runs were audited on")
+    sub.add_argument("--out", type=Path, default=Path("runs/comparison"))
+
+    sub = add(report)
+    sub.add_argument("results", nargs="+", type=Path, metavar="COMPARISON", help="what compare or audit wrote")
+    sub.add_argument("--out", type=Path, default=Path("runs/report.html"))
+    sub.add_argument("--images", type=int, default=24, help="rows of the gallery")
+
+    sub = add(layers)
+    sub.add_argument("model", help="such as torchvision:resnet50, timm:vit_tiny_patch16_224 or a run as file:runs/plain")
+    sub.add_argument("--size", type=int, default=224, help="side of the probe")
+    sub.add_argument("--weights")
+    return parser

@@ -1,0 +1,291 @@
+"""Classifiers by name or file: normalisation inside, no in-place activations, the final pool swappable."""
+
+import importlib.util
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from sightline.compat import repair_torchvision, require
+from sightline.errors import SightlineError, did_you_mean
+from sightline.files import whole
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_METADATA = "sightline"
+
+
+class Normalise(nn.Module):
+    """``(image - mean) / std`` per channel, for images in [0, 1]."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(tuple(mean)), persistent=False)
+        self.register_buffer("std", torch.tensor(tuple(std)), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        shape = (1, -1, *[1] * (image.ndim - 2))
+        return (image - self.mean.view(shape)) / self.std.view(shape)
+
+    def extra_repr(self) -> str:
+        return f"mean={self.mean.tolist()}, std={self.std.tolist()}"
+
+
+class Classifier(nn.Module):
+    """A network that takes images in [0, 1]: `normalise`, then `net`.
+
+    `origin` holds the arguments of `load` that rebuild it without its weights.
+    """
+
+    def __init__(self, normalise: Normalise, net: nn.Module, origin: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.normalise, self.net, self.origin = normalise, net, dict(origin)
+
+    def forward(self, image: Tensor) -> Any:
+        """The network's output for (B, C, *spatial) images in [0, 1]."""
+        return self.net(self.normalise(image))
+
+
+def load(
+    spec: str,
+    *,
+    num_classes: int = 1000,
+    channels: int = 3,
+    weights: str | None = None,
+    pool: Literal["avg", "max"] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> Classifier:
+    """Build a classifier. Nothing is ever downloaded.
+
+    Args:
+        spec: "torchvision:resnet50", "timm:vit_tiny_patch16_224", "sightline:cnn" (also cfcn_f, cfcn_c),
+            "file:net.py:factory" (a function of `num_classes` and `arguments` in a file of yours), or "file:RUN", a run
+            directory or model.safetensors of sightline's, which brings everything else with it.
+        num_classes: outputs of the head.
+        channels: of the images.
+        weights: a .safetensors or .pt/.pth state dict on disk for the network; heads of another size are an error.
+        pool: "max" swaps the final global average pool for a maximum (GMP, Pillai and Pirsiavash, AAAI 2021).
+        mean, std: per channel; default ImageNet's for torchvision and timm, 0.5 and 0.25 otherwise.
+        arguments: further keyword arguments of the network's own constructor.
+
+    Raises:
+        SightlineError: an unknown name or argument, a missing file, weights that do not fit.
+    """
+    family, _, name = spec.partition(":")
+    if family == "file" and not _is_python(name):
+        return _load_saved(Path(name))
+    if family not in _FAMILIES or not name:
+        raise SightlineError(f"model {spec!r}: expected FAMILY:NAME. {did_you_mean(family, [*_FAMILIES, 'file'])}")
+    net = _FAMILIES[family](name, num_classes, channels, dict(arguments or {}))
+    if pool is not None:
+        _swap_pool(net, pool, spec)
+    if weights is not None:
+        _load_weights(net, Path(weights))
+    for module in net.modules():
+        if getattr(module, "inplace", False):
+            module.inplace = False
+    default = IMAGENET if family in ("torchvision", "timm") and channels == 3 else ((0.5,), (0.25,))
+    normalise = Normalise(mean if mean is not None else default[0], std if std is not None else default[1])
+    origin = dict(
+        spec=spec, num_classes=num_classes, channels=channels, pool=pool, arguments=dict(arguments or {}),
+        mean=normalise.mean.double().tolist(), std=normalise.std.double().tolist(),
+    )  # fmt: skip
+    return Classifier(normalise, net, origin)
+
+
+def save(model: Classifier, path: str | Path) -> None:
+    """Write weights and origin to one .safetensors file, which `load("file:PATH")` reads back.
+
+    Raises:
+        SightlineError: the file cannot be written.
+    """
+    with whole(path) as temporary:
+        safetensors.torch.save_model(model, str(temporary), {_METADATA: json.dumps(model.origin)})
+
+
+def _load_saved(path: Path) -> Classifier:
+    path = path / "model.safetensors" if path.is_dir() else path
+    if not path.is_file():
+        raise SightlineError(f"{path} does not exist. Give a run directory or the model.safetensors that training wrote.")
+    try:
+        with safetensors.safe_open(str(path), "pt") as file:
+            origin = json.loads((file.metadata() or {})[_METADATA])
+    except (safetensors.SafetensorError, KeyError) as error:
+        raise SightlineError(
+            f"{path} was not written by sightline. For other weights name the network: "
+            f"spec 'torchvision:resnet50' or 'timm:...' or 'file:net.py:factory', with weights={str(path)!r}."
+        ) from error
+    model = load(**origin)
+    safetensors.torch.load_model(model, str(path))
+    return model
+
+
+def _torchvision(name: str, num_classes: int, channels: int, arguments: dict[str, Any]) -> nn.Module:
+    repair_torchvision()
+    from torchvision import models
+
+    if name not in models.list_models(module=models):
+        raise SightlineError(f"torchvision has no model {name!r}. {did_you_mean(name, models.list_models(module=models))}")
+    if channels != 3:
+        raise SightlineError(f"torchvision:{name} takes 3 channels, not {channels}. Use a timm model, or images with 3.")
+    return _construct(f"torchvision:{name}", models.get_model_builder(name), weights=None, num_classes=num_classes, **arguments)
+
+
+def _timm(name: str, num_classes: int, channels: int, arguments: dict[str, Any]) -> nn.Module:
+    repair_torchvision()
+    timm = require("timm", "timm")
+    if not timm.is_model(name):
+        raise SightlineError(f"timm has no model {name!r}. {did_you_mean(name, timm.list_models())}")
+    create = timm.create_model
+    return _construct(f"timm:{name}", create, name, pretrained=False, num_classes=num_classes, in_chans=channels, **arguments)
+
+
+def _own(name: str, num_classes: int, channels: int, arguments: dict[str, Any]) -> nn.Module:
+    if name not in ConvNet.HEADS:
+        raise SightlineError(f"sightline has no model {name!r}. {did_you_mean(name, ConvNet.HEADS)}")
+    return _construct(f"sightline:{name}", ConvNet, name, num_classes, channels, **arguments)
+
+
+def _file(name: str, num_classes: int, channels: int, arguments: dict[str, Any]) -> nn.Module:
+    path, _, function = name.rpartition(":")
+    factory = getattr(_import(Path(path)), function, None)
+    if not callable(factory):
+        raise SightlineError(f"{path} defines no function {function!r}.")
+    return _construct(f"file:{name}", factory, num_classes=num_classes, **arguments)
+
+
+_FAMILIES: dict[str, Callable[[str, int, int, dict[str, Any]], nn.Module]] = {
+    "torchvision": _torchvision, "timm": _timm, "sightline": _own, "file": _file,
+}  # fmt: skip
+
+
+def _is_python(name: str) -> bool:
+    return name.rpartition(":")[0].endswith(".py")
+
+
+def _import(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise SightlineError(f"{path} does not exist.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _construct(name: str, factory: Callable[..., nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
+    """Call `factory`, with a wrong keyword turned into a message that names it."""
+    known = inspect.signature(factory).parameters
+    anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
+    for key in () if anything else kwargs:
+        if key not in known:
+            raise SightlineError(f"{name} takes no argument {key!r}. {did_you_mean(key, known)}")
+    try:
+        return factory(*args, **kwargs)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise SightlineError(f"{name} cannot be built with {kwargs}: {error}.") from error
+
+
+def _swap_pool(net: nn.Module, pool: str, spec: str) -> None:
+    kinds = {"avg": nn.AdaptiveAvgPool2d, "max": nn.AdaptiveMaxPool2d}
+    for name, module in reversed(list(net.named_modules())):
+        if isinstance(module, tuple(kinds.values())) and module.output_size in (1, (1, 1)):
+            net.set_submodule(name, kinds[pool](1))
+            return
+        if hasattr(module, "pool_type"):  # timm's SelectAdaptivePool2d
+            replacement = {"output_size": 1, "pool_type": pool, "flatten": isinstance(module.flatten, nn.Flatten)}
+            net.set_submodule(name, type(module)(**replacement))
+            return
+    raise SightlineError(f"{spec} has no global pool to swap for pool={pool!r}. Leave pool out.")
+
+
+def _load_weights(net: nn.Module, path: Path) -> None:
+    try:
+        state = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+        net.load_state_dict(state.get("state_dict", state))
+    except FileNotFoundError as error:
+        raise SightlineError(f"weights {path} does not exist.") from error
+    except (RuntimeError, AttributeError, OSError, EOFError, safetensors.SafetensorError) as error:
+        raise SightlineError(f"weights {path} do not fit the network: {str(error)[:600]}") from error
+
+
+class ConvNet(nn.Sequential):
+    """A small convolutional network: 3x3 convolution, BatchNorm, ReLU (and dropout) for each filter count, then a head.
+
+    "cnn" averages globally and ends in a linear layer. The other two are the heads of CFCN (ICLR 2022 submission,
+    appendix C): "cfcn_f" puts a 1x1 convolution to `maps` feature maps ahead of a fully connected layer, "cfcn_c" one
+    to a map per class whose rectified averages are the logits.
+
+    Args:
+        head: "cnn", "cfcn_f" or "cfcn_c".
+        num_classes: number of logits.
+        channels: of the images.
+        filters: output channels of each convolution.
+        stride_every: every n-th convolution has stride 2; 0 for none.
+        strides: the stride of each convolution instead.
+        dropout: probability after each block.
+        maps: feature maps of "cfcn_f".
+        size: side of the images or (H, W); "cfcn_f" needs it.
+    """
+
+    HEADS = ("cnn", "cfcn_f", "cfcn_c")
+
+    def __init__(
+        self,
+        head: str,
+        num_classes: int,
+        channels: int = 3,
+        filters: Sequence[int] = (32, 32, 64, 64, 128, 128),
+        stride_every: int = 2,
+        strides: Sequence[int] | None = None,
+        dropout: float = 0.0,
+        maps: int = 16,
+        size: int | Sequence[int] = 48,
+    ) -> None:
+        counts = range(1, len(filters) + 1)
+        strides = strides or [2 if stride_every and i % stride_every == 0 else 1 for i in counts]
+        if len(strides) != len(filters):
+            raise ValueError(f"strides has {len(strides)} entries for {len(filters)} filters")
+        super().__init__()
+        width = channels
+        for i, (out, stride) in enumerate(zip(filters, strides, strict=True), 1):
+            self.add_module(f"block{i}", _block(width, out, stride, dropout))
+            width = out
+        if head == "cnn":
+            self.add_module("pool", nn.AdaptiveAvgPool2d(1))
+            self.add_module("flatten", nn.Flatten())
+            self.add_module("head", nn.Linear(width, num_classes))
+        else:
+            self._add_causal_head(head, width, num_classes, maps, _shrunk(size, strides))
+
+    def _add_causal_head(self, head: str, width: int, num_classes: int, maps: int, cells: int) -> None:
+        maps = maps if head == "cfcn_f" else num_classes
+        self.add_module("maps", nn.Sequential(nn.Conv2d(width, maps, 1), nn.ReLU()))
+        if head == "cfcn_c":
+            self.add_module("pool", nn.AdaptiveAvgPool2d(1))
+        self.add_module("flatten", nn.Flatten())
+        if head == "cfcn_f":
+            self.add_module("head", nn.Linear(maps * cells, num_classes))
+
+
+def _block(width: int, out: int, stride: int, dropout: float) -> nn.Sequential:
+    layers = [nn.Conv2d(width, out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
+    return nn.Sequential(*layers, *[nn.Dropout(dropout)] * (dropout > 0))
+
+
+def _shrunk(size: int | Sequence[int], strides: Sequence[int]) -> int:
+    """Number of cells left of an image of `size` behind 3x3 convolutions with these strides."""
+    height, width = (size, size) if isinstance(size, int) else size
+    for stride in strides:
+        height, width = -(-height // stride), -(-width // stride)
+    return height * width

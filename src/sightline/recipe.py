@@ -1,0 +1,213 @@
+"""A recipe: everything one training run is made of, as YAML typed by the constructors' own signatures."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from inspect import signature
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from sightline import data as datasets
+from sightline import models, objectives
+from sightline.data import Source
+from sightline.errors import SightlineError, did_you_mean
+from sightline.objectives import Guided, Objective
+
+
+@dataclass
+class Model:
+    """Arguments of `sightline.models.load`; classes and channels come from the data."""
+
+    spec: str
+    weights: str | None = None
+    pool: Literal["avg", "max"] | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Optimizer:
+    """SGD with momentum, or AdamW."""
+
+    name: Literal["sgd", "adamw"] = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    momentum: float = 0.9
+    nesterov: bool = False
+
+
+@dataclass
+class Schedule:
+    """Learning rate over time: constant, divided every so many epochs, along a cosine to zero, or one cycle."""
+
+    name: Literal["constant", "step", "cosine", "onecycle"] = "cosine"
+    every: int = 30
+    """Epochs between the steps of "step"."""
+    gamma: float = 0.1
+    """Factor of each step of "step"."""
+    warmup: float = 0.3
+    """Share of the steps in which "onecycle" rises."""
+
+
+@dataclass
+class Training:
+    """How long, how large and how exact."""
+
+    epochs: int = 10
+    batch_size: int = 64
+    precision: Literal["32", "bf16"] = "32"
+    clip: float | None = None
+    """Largest gradient norm; null for none."""
+    workers: int = 0
+    channels_last: bool = False
+    """Lay images out channels last in memory: faster convolutions on most machines, the same numbers up to rounding."""
+    log: Literal["csv", "tensorboard"] = "csv"
+    """Every term goes to metrics.csv; "tensorboard" writes event files as well."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise SightlineError(f"training.{name} is {getattr(self, name)}: expected at least 1.")
+
+
+@dataclass
+class Recipe:
+    """One run. `objectives` and `data` are any of sightline's, or classes of yours by import path."""
+
+    data: Source
+    model: Model
+    objectives: list[Objective]
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+    training: Training = field(default_factory=Training)
+    seed: int = 0
+
+    def guided(self) -> Guided:
+        """The model with its objectives, layers settled for the data's size."""
+        return Guided(self.classifier(), self.objectives, self.data.size)
+
+    def classifier(self) -> models.Classifier:
+        """The untrained model, with as many classes and channels as the data have."""
+        return models.load(num_classes=len(self.data.classes), channels=self.data.channels, **vars(self.model))
+
+
+def read(path: str | Path, overrides: Sequence[str] = ()) -> Namespace:
+    """Read a YAML recipe, apply `key=value` overrides, check every name and type; nothing is built yet.
+
+    A key is a dotted path; numbers index lists and `init_args` may be left out: `objectives.1.weight=3`,
+    `data.correlation=0`, `optimizer.lr=1e-3`. Values are YAML.
+
+    Raises:
+        SightlineError: a missing file, bad YAML, a misspelt or missing key, a value of the wrong type.
+    """
+    try:
+        config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SightlineError(f"cannot read the recipe {path}: {error.strerror}.") from error
+    except yaml.YAMLError as error:
+        raise SightlineError(f"the recipe {path} is not YAML: {error}") from error
+    if not isinstance(config, dict):
+        raise SightlineError(f"the recipe {path} holds no keys: expected {', '.join(signature(Recipe).parameters)}.")
+    for override in overrides:
+        _override(config, override)
+    try:
+        return _parser().parse_object(config)
+    except ArgumentError as error:
+        raise SightlineError(f"recipe {path}: {_explained(str(error))}") from error
+
+
+def build(config: Namespace) -> Recipe:
+    """Construct what `read` has checked: data, objectives and settings.
+
+    Raises:
+        SightlineError: whatever a constructor finds wrong with its arguments or files.
+    """
+    parser = _parser()
+    return Recipe(**vars(parser.instantiate(config)))
+
+
+def dump(config: Namespace) -> str:
+    """The resolved recipe as YAML, defaults included."""
+    return str(_parser().dump(config, skip_none=False))
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Lines "key: old -> new" for every leaf in which two recipes differ."""
+    lines = []
+    for key in dict.fromkeys([*old, *new]):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            lines += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            lines.append(f"{prefix}{key}: {a} -> {b}")
+    return lines
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Recipe)
+    return parser
+
+
+def _override(config: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise SightlineError(f"override {override!r}: expected key=value, such as optimizer.lr=1e-3.")
+    node: Any = config
+    *path, last = key.split(".")
+    for part in path:
+        node = _child(node, part, override)
+    _assign(node, last, yaml.safe_load(value), override)
+
+
+def _child(node: Any, part: str, override: str) -> Any:
+    node = _arguments(node, part)
+    if isinstance(node, list):
+        index = _index(node, part, override)
+        node[index] = {"class_path": node[index]} if isinstance(node[index], str) else node[index]
+        return node[index]
+    if not isinstance(node.setdefault(part, {}), dict | list):
+        node[part] = {"class_path": node[part]}
+    return node[part]
+
+
+def _assign(node: Any, last: str, value: Any, override: str) -> None:
+    node = _arguments(node, last)
+    node[_index(node, last, override) if isinstance(node, list) else last] = value
+
+
+def _arguments(node: Any, part: str) -> Any:
+    """Step into `init_args` of a class, so that overrides need not spell it."""
+    if isinstance(node, dict) and "class_path" in node and part not in ("class_path", "init_args"):
+        return node.setdefault("init_args", {})
+    return node
+
+
+def _index(node: list[Any], part: str, override: str) -> int:
+    if not part.isdigit() or int(part) >= len(node):
+        raise SightlineError(f"override {override!r}: {part!r} is not one of the positions 0 to {len(node) - 1}.")
+    return int(part)
+
+
+def _explained(message: str) -> str:
+    """jsonargparse's message on one line, with the nearest known name where one is misspelt."""
+    message = " ".join(message.split())
+    unknown = re.search(r"[Oo]ption '([^']+)'", message) or re.search(r"path string: (\S+)", message)
+    if unknown is None:
+        return message
+    words = unknown.group(1).split(".")
+    wrong = next((word for word in words if word not in set(_names())), words[-1])
+    return f"{message}. {did_you_mean(wrong, _names())}"
+
+
+def _names() -> Iterable[str]:
+    """Every word a recipe may use."""
+    classes = [getattr(m, name) for m in (objectives, datasets) for name in m.__all__]
+    parts = [Recipe, Model, Optimizer, Schedule, Training, *(c for c in classes if isinstance(c, type))]
+    return dict.fromkeys(
+        [name for part in parts for name in signature(part).parameters] + [c.__name__ for c in classes if isinstance(c, type)]
+    )

@@ -1,0 +1,271 @@
+"""Training on Lightning's Trainer: a module around `Guided`, a run directory, and resuming to the same bits."""
+
+import csv
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import yaml
+from jsonargparse import Namespace
+from torch import Tensor
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, StepLR
+from torch.utils.data import DataLoader, DistributedSampler
+
+from sightline import __version__
+from sightline.compat import repair_torchvision, require
+from sightline.errors import SightlineError
+from sightline.files import read_json, whole, write_json, write_text
+from sightline.models import save
+from sightline.passes import logits_of
+from sightline.recipe import Recipe, build, differences, dump
+from sightline.types import Batch
+from sightline.versions import versions
+
+repair_torchvision()
+
+import lightning as L  # noqa: E402
+from lightning.fabric.plugins import TorchCheckpointIO  # noqa: E402
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar  # noqa: E402
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger  # noqa: E402
+from lightning.pytorch.utilities import rank_zero_only  # noqa: E402
+
+CHECKPOINT = "checkpoint.ckpt"
+
+
+def train(
+    config: Namespace, out: str | Path, *, resume: bool = False, devices: int = 1, nodes: int = 1, accelerator: str = "auto"
+) -> Path:
+    """Train a recipe into the run directory `out`.
+
+    The directory receives recipe.yaml, run.json, metrics.csv, checkpoint.ckpt (after every epoch) and, at the end,
+    model.safetensors. All randomness is a function of the seed, the epoch, the batch and the rank, so a run that was
+    killed and resumed ends with the bits of one that was not (on the same machine, with as many threads).
+
+    Args:
+        config: what `sightline.recipe.read` returned.
+        out: the run directory; made if missing.
+        resume: go on from the last whole epoch in `out`.
+        devices: processes per node; torchrun may start them, otherwise this does.
+        nodes: number of machines.
+        accelerator: "auto", "cpu" or "gpu".
+
+    Returns:
+        The run directory.
+
+    Raises:
+        SightlineError: `out` holds another run, the recipe has changed since, the loss is not finite, or bad data.
+    """
+    out = Path(out)
+    _quieten()
+    if rank_zero_only.rank == 0 and _prepare(out, dump(config), resume):
+        return out
+    torch.manual_seed(config.seed)
+    recipe = build(config)
+    checkpoint = out / CHECKPOINT
+    start = checkpoint if resume and checkpoint.exists() else None
+    step = int(torch.load(start, weights_only=True, mmap=True)["global_step"]) if start else 0
+    module = Module(recipe)
+    record = _record(out, recipe, module)
+    trainer = L.Trainer(
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=nodes,
+        strategy="ddp" if devices * nodes > 1 else "auto",
+        max_epochs=recipe.training.epochs,
+        precision="bf16-mixed" if recipe.training.precision == "bf16" else "32-true",
+        gradient_clip_val=recipe.training.clip,
+        callbacks=[_checkpoints(out), TQDMProgressBar(refresh_rate=10)],
+        plugins=[WholeCheckpoints()],
+        logger=_loggers(out, recipe, step),
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+        enable_model_summary=False,
+        default_root_dir=out,
+    )
+    began = time.monotonic()
+    trainer.fit(module, ckpt_path=start, weights_only=True if start else None)
+    if trainer.is_global_zero:
+        _join_logs(out)
+        save(module.guided.model, out / "model.safetensors")
+        minutes = record["minutes"] + (time.monotonic() - began) / 60
+        write_json(out / "run.json", record | {"finished": True, "minutes": round(minutes, 2)})
+    return out
+
+
+class Module(L.LightningModule):
+    """`Guided` as Lightning wants it: seeded steps, finite losses, one optimiser and its schedule."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.guided = recipe.guided()
+        if recipe.training.channels_last:
+            self.guided.to(memory_format=torch.channels_last)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of one batch; everything random in it depends on where in the run it is, not on what came before."""
+        torch.manual_seed(_seed(self.recipe.seed, self.current_epoch, batch_idx, self.global_rank))
+        loss, terms = self.guided(self._laid_out(batch))
+        for name, term in {**terms, "loss": loss}.items():
+            if not bool(torch.isfinite(term)):
+                raise SightlineError(
+                    f"the term {name!r} is {float(term)} at step {self.global_step} (epoch {self.current_epoch}). "
+                    f"The last whole epoch is kept in {CHECKPOINT}. Lower optimizer.lr or set training.clip=1, then resume."
+                )
+        self.log_dict({"loss": loss.detach(), **terms}, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Cross-entropy and, for one label per image, accuracy on the validation split."""
+        logits = logits_of(self.guided.model(self._laid_out(batch).image)).float()
+        count, sync = len(logits), {"sync_dist": True, "batch_size": len(logits)}
+        if batch.label.ndim == 2:
+            self.log("val_loss", F.binary_cross_entropy_with_logits(logits, batch.label), **sync)
+            return
+        self.log("val_loss", F.cross_entropy(logits, batch.label, ignore_index=-1), **sync)
+        self.log("val_accuracy", (logits.argmax(1) == batch.label).sum() / count, prog_bar=True, **sync)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to replace a good checkpoint by one with broken weights."""
+        for name, value in checkpoint["state_dict"].items():
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                raise SightlineError(f"the weights {name!r} are no longer finite after step {self.global_step}; not saved.")
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """The recipe's optimiser, with its schedule stepped after every batch."""
+        settings = self.recipe.optimizer
+        common = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+        optimizer: torch.optim.Optimizer
+        if settings.name == "sgd":
+            optimizer = torch.optim.SGD(
+                self.parameters(), momentum=settings.momentum, nesterov=settings.nesterov, **common
+            )
+        else:
+            optimizer = torch.optim.AdamW(self.parameters(), **common)
+        scheduler = self._schedule(optimizer)
+        return {"optimizer": optimizer} | ({"lr_scheduler": {"scheduler": scheduler, "interval": "step"}} if scheduler else {})
+
+    def train_dataloader(self) -> "DataLoader[Batch]":
+        return self._loader("train")
+
+    def val_dataloader(self) -> "DataLoader[Batch] | list[Any]":
+        return self._loader("val") if "val" in self.recipe.data.splits else []
+
+    def _schedule(self, optimizer: torch.optim.Optimizer) -> LRScheduler | None:
+        schedule, steps = self.recipe.schedule, int(self.trainer.estimated_stepping_batches)
+        if schedule.name == "cosine":
+            return CosineAnnealingLR(optimizer, steps)
+        if schedule.name == "onecycle":
+            return OneCycleLR(optimizer, self.recipe.optimizer.lr, steps, pct_start=schedule.warmup)
+        if schedule.name == "step":
+            return StepLR(optimizer, schedule.every * max(1, steps // self.recipe.training.epochs), schedule.gamma)
+        return None
+
+    def _loader(self, split: str) -> "DataLoader[Batch]":
+        """Seeded order per epoch, shared out over the processes; incomplete training batches are dropped."""
+        data, settings = self.recipe.data.on(split), self.recipe.training
+        training = split == "train"
+        drop = training and len(data) >= settings.batch_size * self.trainer.world_size
+        sampler: DistributedSampler[Batch] = DistributedSampler(
+            data, self.trainer.world_size, self.trainer.global_rank, shuffle=training, seed=self.recipe.seed, drop_last=drop
+        )
+        return DataLoader(
+            data, settings.batch_size, sampler=sampler, drop_last=drop, num_workers=settings.workers,
+            persistent_workers=settings.workers > 0,
+        )  # fmt: skip
+
+    def _laid_out(self, batch: Batch) -> Batch:
+        if not self.recipe.training.channels_last:
+            return batch
+        return batch._replace(image=batch.image.contiguous(memory_format=torch.channels_last))
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that a kill or a full disk cannot leave half-written."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write to a temporary name, then rename."""
+        with whole(path) as temporary:
+            torch.save(checkpoint, temporary)
+
+
+def _prepare(out: Path, text: str, resume: bool) -> bool:
+    """Claim the run directory for this recipe; True if the run in it is already finished."""
+    recipe = out / "recipe.yaml"
+    if recipe.exists() and not resume:
+        raise SightlineError(f"{out} already holds a run. Choose another --out, or go on with it: --resume.")
+    if recipe.exists():
+        changed = differences(yaml.safe_load(recipe.read_text(encoding="utf-8")), yaml.safe_load(text))
+        if changed:
+            raise SightlineError(
+                f"{out} was begun with another recipe: {'; '.join(changed)}. Resume with the same one, or choose another --out."
+            )
+    elif resume:
+        raise SightlineError(f"there is nothing to resume in {out}: it holds no recipe.yaml. Leave --resume out to begin.")
+    write_text(recipe, text)
+    return (out / "run.json").exists() and bool(read_json(out / "run.json")["finished"])
+
+
+def _record(out: Path, recipe: Recipe, module: Module) -> dict[str, Any]:
+    """Start run.json, or take up the one of the run being resumed."""
+    path = out / "run.json"
+    if path.exists():
+        return dict(read_json(path))
+    layers = {type(o).__name__: [repr(e) for e in o.explainers] for o in recipe.objectives if o.explainers}
+    record = {
+        "name": out.name, "sightline": __version__, "versions": versions(), "seed": recipe.seed,
+        "data": {"name": recipe.data.name, "hash": recipe.data.hash(), "images": len(recipe.data)},
+        "parameters": sum(p.numel() for p in module.guided.model.parameters()),
+        "explainers": layers, "threads": torch.get_num_threads(), "minutes": 0.0, "finished": False,
+    }  # fmt: skip
+    if rank_zero_only.rank == 0:
+        write_json(path, record)
+    return record
+
+
+def _checkpoints(out: Path) -> ModelCheckpoint:
+    return ModelCheckpoint(out, filename=CHECKPOINT.removesuffix(".ckpt"), enable_version_counter=False, save_on_train_epoch_end=True)
+
+
+def _loggers(out: Path, recipe: Recipe, step: int) -> list[Logger]:
+    """A CSV log of its own for each start; `_join_logs` makes one of them."""
+    loggers: list[Logger] = [CSVLogger(out, name="log", version=f"{step:08d}", flush_logs_every_n_steps=50)]
+    if recipe.training.log == "tensorboard":
+        require("tensorboard", "tensorboard")
+        loggers.append(TensorBoardLogger(out, name="tensorboard", version="", default_hp_metric=False))
+    return loggers
+
+
+def _join_logs(out: Path) -> None:
+    """Write metrics.csv: of each start's log, the steps before the next start."""
+    logs = sorted((out / "log").glob("*/metrics.csv"))
+    ends = [int(log.parent.name) for log in logs[1:]] + [float("inf")]
+    rows = [row for log, end in zip(logs, ends, strict=True) for row in _rows(log) if int(row["step"]) < end]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    with whole(out / "metrics.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _rows(log: Path) -> Iterator[dict[str, str]]:
+    with log.open(newline="", encoding="utf-8") as file:
+        yield from csv.DictReader(file)
+
+
+def _seed(*position: int) -> int:
+    return int(np.random.SeedSequence(position).generate_state(1)[0])
+
+
+def _quieten() -> None:
+    """Silence advice that does not fit: the sets are small, and the settings chosen on purpose."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (".*does not have many workers.*", ".*exists and is not empty.*", ".*LeafSpec.*", ".*log_every_n_steps.*"):
+        warnings.filterwarnings("ignore", message)
