@@ -1,0 +1,147 @@
+"""What every dataset shares: one object per split, samples that are a `Batch`, an identity for each of them."""
+
+import hashlib
+import inspect
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Dataset
+
+from sightline.errors import SightlineError, did_you_mean
+from sightline.types import Batch
+
+Pixels = npt.NDArray[np.uint8]
+Size = int | tuple[int, int]
+
+SPELLINGS = {"valid": "val", "validation": "val"}
+
+
+class Source(Dataset[Batch]):
+    """A labelled image dataset, constructed for one split; `source[i]` is one sample as a `Batch` without its first axis.
+
+    A subclass stores its constructor arguments under their own names, calls `Source.__init__` first, sets the
+    attributes below, calls `annotate` with which images have a mask, and defines `read`. Its name, classes and
+    splits can be class attributes.
+
+    Attributes:
+        name: what reports call the dataset.
+        splits: the splits `on` accepts.
+        classes: class names; a label is an index into them.
+        ids: one stable string per sample, unique within the split.
+        labels: (N,) int64.
+        groups: (N,) str, empty where a sample belongs to none.
+        has_mask: (N,) bool, which samples show their mask.
+        size: (H, W) of every sample.
+        channels: 1 or 3.
+    """
+
+    name: str
+    splits: tuple[str, ...]
+    classes: tuple[str, ...]
+    ids: tuple[str, ...]
+    labels: npt.NDArray[np.int64]
+    groups: npt.NDArray[np.str_]
+    has_mask: npt.NDArray[np.bool_]
+    size: tuple[int, int]
+    channels: int
+
+    def __init__(self, split: str, mask_fraction: float, seed: int) -> None:
+        self.split = known_split(split, self.splits)
+        self.mask_fraction = fraction("mask_fraction", mask_fraction)
+        self.seed = seed
+
+    def read(self, index: int) -> tuple[Pixels, Pixels]:
+        """Image (H, W, C) in 0..255 and mask (H, W) of zeros and ones; ones where nobody annotated."""
+        raise NotImplementedError
+
+    def content(self, index: int) -> bytes:
+        """The bytes `hash` identifies a sample by."""
+        image, mask = self.read(index)
+        return image.tobytes() + mask.tobytes()
+
+    def annotate(self, has_mask: npt.NDArray[np.bool_]) -> None:
+        """Say which samples have a mask; in the training split only `mask_fraction` of each class keep theirs."""
+        wanted = self.mask_fraction if self.split == "train" else 1.0
+        self.has_mask = thin(has_mask, self.labels, wanted, self.seed)
+
+    def on(self, split: str) -> Self:
+        """The same dataset with the same arguments on another split."""
+        return type(self)(**self._arguments() | {"split": split})
+
+    def hash(self) -> str:
+        """SHA-256 over ids, labels, groups and the content of every image and mask: equal means the same data."""
+        digest = hashlib.sha256()
+        for index, (name, label, group) in enumerate(zip(self.ids, self.labels, self.groups, strict=True)):
+            digest.update(f"{name}\0{label}\0{group}\0".encode())
+            digest.update(self.content(index))
+        return digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Batch:
+        """Image (C, H, W) float32 in [0, 1], label int64, mask (H, W) float32 of 0 and 1, has_mask bool, index int64."""
+        index = range(len(self))[index]
+        image, mask = self.read(index)
+        shown = bool(self.has_mask[index])
+        return Batch(
+            image=torch.from_numpy(np.moveaxis(image, -1, 0).astype(np.float32) / 255),
+            label=torch.tensor(int(self.labels[index])),
+            mask=torch.from_numpy(mask.astype(np.float32) if shown else np.ones(mask.shape, np.float32)),
+            has_mask=torch.tensor(shown),
+            index=torch.tensor(index),
+        )
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self._arguments().items())
+        return f"{type(self).__name__}({arguments})"
+
+    def _arguments(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+
+def known_split(split: str, splits: tuple[str, ...]) -> str:
+    """`split` in the spelling the dataset uses; "valid" and "validation" both mean "val".
+
+    Raises:
+        SightlineError: the dataset has no such split.
+    """
+    spelt = SPELLINGS.get(split, split)
+    if spelt not in splits:
+        raise SightlineError(f"split: there is no {split!r} here. {did_you_mean(spelt, splits)}")
+    return spelt
+
+
+def fraction(name: str, value: float) -> float:
+    """`value` if it lies in [0, 1].
+
+    Raises:
+        SightlineError: it does not; the message names the argument.
+    """
+    if not 0 <= value <= 1:
+        raise SightlineError(f"{name} must lie between 0 and 1, not {value}.")
+    return value
+
+
+def pair(name: str, size: Size) -> tuple[int, int]:
+    """(H, W) from one number or two.
+
+    Raises:
+        SightlineError: not one or two positive whole numbers.
+    """
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise SightlineError(f"{name} must be one positive whole number or two, [height, width], not {size!r}.")
+    return sides
+
+
+def thin(has_mask: npt.NDArray[np.bool_], labels: npt.NDArray[np.int64], share: float, seed: int) -> npt.NDArray[np.bool_]:
+    """Keep `share` of the True entries of each class, rounded to whole images; a smaller share is a subset of a larger."""
+    kept = np.zeros_like(has_mask)
+    order = np.argsort(np.random.PCG64([seed, 1]).random_raw(len(labels)), kind="stable")
+    for label in np.unique(labels):
+        candidates = order[(labels[order] == label) & has_mask[order]]
+        kept[candidates[: round(share * len(candidates))]] = True
+    return kept

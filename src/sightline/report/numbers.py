@@ -1,0 +1,130 @@
+"""Estimates and differences with their intervals, and how they are written."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is called and written; for all of them higher is better."""
+
+    key: str
+    title: str
+    scale: int = 1
+    digits: int = 3
+
+    @property
+    def unit(self) -> str:
+        return "%" if self.scale == 100 else "0 to 1"
+
+    @property
+    def points(self) -> str:
+        """The unit of a difference."""
+        return "points" if self.scale == 100 else self.title
+
+
+ACCURACY = Metric("accuracy", "Accuracy", 100, 1)
+WORST = Metric("worst_group", "Worst group", 100, 1)
+CH = Metric("ch", "CH")
+PG = Metric("pg", "PG", 100, 1)
+MACRO_F1 = Metric("macro_f1", "Macro-F1")
+AUROC = Metric("auroc", "AUROC")
+MAIN = (ACCURACY, WORST, CH, PG)
+MORE = (MACRO_F1, AUROC)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and its interval; None where it is not defined."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    group: str = ""
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any] | None) -> Self:
+        value = value or {}
+        return cls(*(value.get(key) for key in ("value", "low", "high", "n")), group=str(value.get("group") or ""))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference to the baseline, its interval and its test."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    test: str = ""
+    n: int | None = None
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any] | None) -> Self:
+        value = value or {}
+        parts = (value.get(key) for key in ("value", "low", "high", "p"))
+        return cls(*parts, test=value.get("test") or "", n=value.get("n"))
+
+    @property
+    def excludes_zero(self) -> bool:
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+    def sign(self, level: float) -> int | None:
+        """+1 or -1 where interval and test agree that there is a difference, 0 where not, None where undefined."""
+        if self.value is None:
+            return None
+        clear = self.excludes_zero and (self.p is None or self.p < 1 - level)
+        return int(math.copysign(1, self.value)) if clear else 0
+
+
+def shown(value: float | None, metric: Metric) -> str:
+    """
+    >>> shown(0.3104, ACCURACY), shown(None, CH)
+    ('31.0', '–')
+    """
+    return "–" if value is None else f"{metric.scale * value:.{metric.digits}f}"
+
+
+def interval(estimate: Estimate, metric: Metric) -> str:
+    """
+    >>> interval(Estimate(0.31, 0.285, 0.337), ACCURACY)
+    '28.5–33.7'
+    """
+    return "" if estimate.low is None else f"{shown(estimate.low, metric)}–{shown(estimate.high, metric)}"
+
+
+def signed(value: float | None, metric: Metric) -> str:
+    """
+    >>> signed(0.2, CH), signed(-0.01, ACCURACY), signed(-0.0001, CH)
+    ('+0.200', '−1.0', '0.000')
+    """
+    if value is None:
+        return "–"
+    text = f"{metric.scale * value:+.{metric.digits}f}"
+    return text.replace("-", "−") if float(text) else text[1:]
+
+
+def signed_interval(difference: Difference, metric: Metric) -> str:
+    low, high = signed(difference.low, metric), signed(difference.high, metric)
+    return "" if difference.low is None else f"{low} to {high}"
+
+
+def p_value(p: float | None) -> str:
+    """
+    >>> p_value(0.00004), p_value(0.6), p_value(0.0123)
+    ('p < 0.001', 'p = 0.60', 'p = 0.012')
+    """
+    if p is None:
+        return ""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.{2 if p >= 0.1 else 3}f}"
+
+
+def percent(share: float) -> str:
+    """
+    >>> percent(0.95), percent(0.975)
+    ('95 %', '97.5 %')
+    """
+    return f"{100 * share:.3g} %"
