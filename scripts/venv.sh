@@ -26,7 +26,7 @@ foreign() { [[ -x .venv/bin/python && ! -e $stamp ]]; }
 ready() { foreign || made "$1" || made dev; }
 
 make_venv() {
-    [[ $(head -n 1 $stamp 2>/dev/null) == "$PWD" ]] || rm -rf .venv
+    [[ $(head -n 1 $stamp 2>/dev/null) == "$PWD" ]] || rm -rf .venv/bin .venv
     mkdir -p .venv
     echo unfinished >$stamp
     [[ -x .venv/bin/python ]] || "$1" -m venv .venv
@@ -52,5 +52,6 @@ use_venv() {
         fi
         exec 9>&-
     fi
+    ! foreign || say "using the .venv you made, as it is"
     PATH="$PWD/.venv/bin:$PATH"
 }

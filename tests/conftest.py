@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -125,16 +126,14 @@ def same_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def clean_end() -> Iterator[None]:
     """No test may leave torch changed for the next one."""
     yield
-    found = _torch_state()
+    hooks = [kind for name, kind in vars(nn.modules.module).items() if re.fullmatch("_global_.*_hooks", name)]
+    left = torch.is_grad_enabled(), torch.get_default_dtype(), sum(map(len, hooks))
     torch.set_grad_enabled(True)
     torch.set_default_dtype(torch.float32)
     torch.use_deterministic_algorithms(False)
-    assert found == (True, torch.float32, 0), "the test left gradients off, another default dtype, or global hooks"
-
-
-def _torch_state() -> tuple[bool, torch.dtype, int]:
-    hooks = [value for name, value in vars(nn.modules.module).items() if name.startswith("_global_") and "hooks" in name]
-    return torch.is_grad_enabled(), torch.get_default_dtype(), sum(len(kind) for kind in hooks if isinstance(kind, dict))
+    for kind in hooks:
+        kind.clear()
+    assert left == (True, torch.float32, 0), f"left behind: gradients enabled, default type, global hooks = {left}"
 
 
 _guarding = False

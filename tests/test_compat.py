@@ -48,7 +48,9 @@ def test_the_installed_torchvision_works_after_the_repair() -> None:
     if "No module named 'torchvision'" in alone.stderr:
         pytest.skip("torchvision is not installed")
     assert alone.returncode == 0 or MISMATCH in alone.stderr, alone.stderr
-    use = "import torch, torchvision, torchmetrics\nprint(*torchvision.models.alexnet()(torch.ones(1, 3, 64, 64)).shape)"
+    use = (
+        "import torch, torchvision, torchmetrics\nprint(*torchvision.models.alexnet()(torch.ones(1, 3, 64, 64)).shape)"
+    )
     assert printed(REPAIR + REPAIR + use) == "1 1000"
 
 
@@ -102,7 +104,9 @@ def test_require_returns_the_module() -> None:
 
 @pytest.mark.parametrize("module", ["no_such_package", "no_such_package.part"])
 def test_require_names_the_command_that_installs_a_missing_extra(module: str) -> None:
-    with pytest.raises(SightlineError, match=r'^no_such_package is not installed. Run: pip install "sightline\[parquet\]"'):
+    with pytest.raises(
+        SightlineError, match=r'^no_such_package is not installed. Run: pip install "sightline\[parquet\]"'
+    ):
         require("parquet", module)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -36,3 +37,33 @@ def normalize(maps: Tensor, eps: float = 1e-8) -> Tensor:
     """
     total = maps.flatten(1).sum(1).view(-1, *[1] * (maps.ndim - 1))
     return maps / (total + eps) + eps
+
+
+def resize_transposed(images: Tensor, size: Sequence[int]) -> Tensor:
+    """The transpose of `resize`: (B, *fine) to (B, *size) with ``<resize(m), a> = <m, resize_transposed(a)>`` for all m.
+
+    A weighted sum over a resized map can so be taken on the small map.
+    """
+    fine = images.shape[1:]
+    weights = [hat(centres(torch.tensor([[float(s)]]).double(), f), s) for s, f in zip(size, fine, strict=True)]
+    return separable(images, [w.transpose(1, 2).to(images) for w in weights])
+
+
+def centres(source: Tensor, target: int) -> Tensor:
+    """(B, target) positions in [0, source - 1] of the centres of `target` cells laid over `source` (B, 1) cells."""
+    cells = torch.arange(target, dtype=torch.float64)
+    return ((cells + 0.5) * source / target - 0.5).clamp(min=torch.zeros_like(source), max=source - 1)
+
+
+def hat(positions: Tensor, length: int) -> Tensor:
+    """(B, t, length) weights of linear interpolation at `positions` (B, t): ``max(0, 1 - |position - cell|)``."""
+    return (1 - (positions.unsqueeze(-1) - torch.arange(length)).abs()).clamp(min=0)
+
+
+def separable(images: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """Multiply each of the last axes of (B, ..., *spatial) by its (B, target, source) matrix."""
+    for axis, matrix in zip(range(-len(matrices), 0), matrices, strict=True):
+        moved = images.movedim(axis, -1)
+        product = moved.flatten(1, -2) @ matrix.transpose(1, 2)
+        images = product.unflatten(1, moved.shape[1:-1]).movedim(-1, axis)
+    return images

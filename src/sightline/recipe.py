@@ -206,8 +206,6 @@ def _explained(message: str) -> str:
 
 def _names() -> Iterable[str]:
     """Every word a recipe may use."""
-    classes = [getattr(m, name) for m in (objectives, datasets) for name in m.__all__]
-    parts = [Recipe, Model, Optimizer, Schedule, Training, *(c for c in classes if isinstance(c, type))]
-    return dict.fromkeys(
-        [name for part in parts for name in signature(part).parameters] + [c.__name__ for c in classes if isinstance(c, type)]
-    )
+    classes = [c for m in (objectives, datasets) for c in vars(m).values() if isinstance(c, type)]
+    parameters = [name for c in (Recipe, Model, Optimizer, Schedule, Training, *classes) for name in signature(c).parameters]
+    return dict.fromkeys([*parameters, *(c.__name__ for c in classes)])

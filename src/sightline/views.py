@@ -7,6 +7,8 @@ from math import log
 import torch
 from torch import Tensor
 
+from sightline.maps import centres, hat, separable
+
 
 @dataclass(frozen=True)
 class Crop:
@@ -71,23 +73,3 @@ class Crop:
         if source != length:
             weights = weights @ hat(centres(torch.tensor([[float(source)]]).double(), length), source)
         return weights.to(like)
-
-
-def centres(source: Tensor, target: int) -> Tensor:
-    """(B, target) positions in [0, source - 1] of the centres of `target` cells laid over `source` (B, 1) cells."""
-    cells = torch.arange(target, dtype=torch.float64)
-    return ((cells + 0.5) * source / target - 0.5).clamp(min=torch.zeros_like(source), max=source - 1)
-
-
-def hat(positions: Tensor, length: int) -> Tensor:
-    """(B, t, length) weights of linear interpolation at `positions` (B, t): ``max(0, 1 - |position - cell|)``."""
-    return (1 - (positions.unsqueeze(-1) - torch.arange(length)).abs()).clamp(min=0)
-
-
-def separable(images: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """Multiply each of the last axes of (B, ..., *spatial) by its (B, target, source) matrix."""
-    for axis, matrix in zip(range(-len(matrices), 0), matrices, strict=True):
-        moved = images.movedim(axis, -1)
-        product = moved.flatten(1, -2) @ matrix.transpose(1, 2)
-        images = product.unflatten(1, moved.shape[1:-1]).movedim(-1, axis)
-    return images

@@ -1,6 +1,5 @@
-"""The datasets. This is the list; every one yields `Batch`."""
+"""The datasets: each is constructed for one split and yields `Batch`."""
 
-from sightline.data.base import Source
-from sightline.data.habitats import Habitats
-
-__all__ = ["Habitats", "Source"]
+from sightline.data.base import Source as Source
+from sightline.data.folder import Folder as Folder
+from sightline.data.habitats import Habitats as Habitats

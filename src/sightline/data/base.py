@@ -13,13 +13,14 @@ from sightline.errors import SightlineError, did_you_mean
 from sightline.types import Batch
 
 Pixels = npt.NDArray[np.uint8]
+Flags = npt.NDArray[np.bool_]
 Size = int | tuple[int, int]
 
 SPELLINGS = {"valid": "val", "validation": "val"}
 
 
 class Source(Dataset[Batch]):
-    """A labelled image dataset, constructed for one split; `source[i]` is one sample as a `Batch` without its first axis.
+    """A labelled image dataset, constructed for one split; `source[i]` is a `Batch` without its first axis.
 
     A subclass stores its constructor arguments under their own names, calls `Source.__init__` first, sets the
     attributes below, calls `annotate` with which images have a mask, and defines `read`. Its name, classes and
@@ -43,14 +44,14 @@ class Source(Dataset[Batch]):
     ids: tuple[str, ...]
     labels: npt.NDArray[np.int64]
     groups: npt.NDArray[np.str_]
-    has_mask: npt.NDArray[np.bool_]
+    has_mask: Flags
     size: tuple[int, int]
     channels: int
 
     def __init__(self, split: str, mask_fraction: float, seed: int) -> None:
         self.split = known_split(split, self.splits)
         self.mask_fraction = fraction("mask_fraction", mask_fraction)
-        self.seed = seed
+        self.seed = at_least("seed", seed, 0)
 
     def read(self, index: int) -> tuple[Pixels, Pixels]:
         """Image (H, W, C) in 0..255 and mask (H, W) of zeros and ones; ones where nobody annotated."""
@@ -61,7 +62,7 @@ class Source(Dataset[Batch]):
         image, mask = self.read(index)
         return image.tobytes() + mask.tobytes()
 
-    def annotate(self, has_mask: npt.NDArray[np.bool_]) -> None:
+    def annotate(self, has_mask: Flags) -> None:
         """Say which samples have a mask; in the training split only `mask_fraction` of each class keep theirs."""
         wanted = self.mask_fraction if self.split == "train" else 1.0
         self.has_mask = thin(has_mask, self.labels, wanted, self.seed)
@@ -82,7 +83,7 @@ class Source(Dataset[Batch]):
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Batch:
-        """Image (C, H, W) float32 in [0, 1], label int64, mask (H, W) float32 of 0 and 1, has_mask bool, index int64."""
+        """Image (C, H, W) float32 in [0, 1]; label and index int64; mask (H, W) float32 of 0 and 1; has_mask bool."""
         index = range(len(self))[index]
         image, mask = self.read(index)
         shown = bool(self.has_mask[index])
@@ -125,20 +126,29 @@ def fraction(name: str, value: float) -> float:
     return value
 
 
-def pair(name: str, size: Size) -> tuple[int, int]:
-    """(H, W) from one number or two.
+def at_least(name: str, value: int, low: int) -> int:
+    """`value` if it is not below `low`.
 
     Raises:
-        SightlineError: not one or two positive whole numbers.
+        SightlineError: it is; the message names the argument.
     """
-    sides = (size, size) if isinstance(size, int) else tuple(size)
-    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-        raise SightlineError(f"{name} must be one positive whole number or two, [height, width], not {size!r}.")
-    return sides
+    if value < low:
+        raise SightlineError(f"{name} must be at least {low}, not {value}.")
+    return value
 
 
-def thin(has_mask: npt.NDArray[np.bool_], labels: npt.NDArray[np.int64], share: float, seed: int) -> npt.NDArray[np.bool_]:
-    """Keep `share` of the True entries of each class, rounded to whole images; a smaller share is a subset of a larger."""
+def pair(name: str, size: Size) -> tuple[int, int]:
+    """(H, W) from one number or from both.
+
+    Raises:
+        SightlineError: a side is below 1; the message names the argument.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    return at_least(name, height, 1), at_least(name, width, 1)
+
+
+def thin(has_mask: Flags, labels: npt.NDArray[np.int64], share: float, seed: int) -> Flags:
+    """Keep `share` of the True entries of each class, in whole images; a larger share keeps what a smaller keeps."""
     kept = np.zeros_like(has_mask)
     order = np.argsort(np.random.PCG64([seed, 1]).random_raw(len(labels)), kind="stable")
     for label in np.unique(labels):

@@ -1,17 +1,19 @@
-"""The embedded benchmark: real handwritten digits on real photographs, each digit with its own habitat."""
+"""The embedded benchmark: real handwritten digits on real photographs, each digit with a habitat of its own."""
 
+from collections.abc import Iterator
 from functools import cache
-from importlib.resources import as_file, files
+from importlib.resources import files
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from sklearn.datasets import load_digits
 
-from sightline.data.base import Pixels, Source, fraction, pair
+from sightline.data.base import Pixels, Size, Source, at_least, fraction, pair
 from sightline.errors import SightlineError
 
+Integers = npt.NDArray[np.int64]
+Tones = npt.NDArray[np.int32]
 Draws = npt.NDArray[np.uint64]
 
 PHOTOGRAPHS = {
@@ -26,51 +28,66 @@ PHOTOGRAPHS = {
     "rocket": "rocket.jpg",
     "coins": "coins.png",
 }
-"""Habitat of digit 0, 1, ..., 9 and its file inside the scikit-image package."""
+"""The habitats of the digits 0, 1, ..., 9 and their files inside the scikit-image package."""
 
-INKS = (
-    ((255, 255, 255), (255, 226, 64), (130, 236, 255), (255, 178, 220), (190, 255, 120), (255, 204, 128)),
-    ((10, 10, 10), (16, 24, 96), (96, 8, 28), (6, 62, 30), (66, 12, 84), (72, 38, 8)),
-)
-"""Bright and dark inks (RGB)."""
-
-CONTRAST = 110
-"""Least difference in luminance (0..255) between the ink and the mean of the photograph around the digit."""
+FRAMES = {"retina": (210, 210, 1200, 1200), "coins": (0, 0, 360, 303)}
+"""Boxes (left, upper, right, lower) that cut off what is no photograph: the black round the eye, a white margin."""
 
 VIEW = 3
-"""The photograph's short side in units of the image's: a crop sees a third of it."""
+"""A crop's side is this fraction of its photograph's short side: textures stay recognisable, crops stay varied."""
+
+BRIGHT = (255, 255, 255), (255, 226, 64), (130, 236, 255), (255, 178, 220), (190, 255, 120), (255, 204, 128)
+DARK = (10, 10, 10), (16, 24, 96), (96, 8, 28), (6, 62, 30), (66, 12, 84), (72, 38, 8)
+INKS = np.array(BRIGHT + DARK, np.int32)
+"""Inks (RGB). Drawn without a look at the digit or its habitat: ink gives nothing away."""
+
+CONTRAST = 110
+"""Least distance, of 255, between the luminance of the ink and the mean of the photograph around the digit."""
+
+STROKE = (95, 160)
+"""Digit intensities (0..240) between which the ink goes from absent to opaque: an edge of about one pixel."""
+
+TEST, VAL = 30, 20
+"""Source digits of each class in the test and the validation split; the others train."""
 
 
 class Scene(NamedTuple):
-    """Everything random about one image, as whole numbers."""
+    """What is random about one image: its habitat and the crop's place; the digit's side, place and ink."""
 
     habitat: int
     flip: int
-    photo_y: int
-    photo_x: int
+    top: int
+    left: int
     side: int
     y: int
     x: int
-    tone: int
     ink: int
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """Rows and columns the digit is drawn into."""
+        return slice(self.y, self.y + self.side), slice(self.x, self.x + self.side)
 
 
 class Habitats(Source):
-    """Ten handwritten digits to be told apart on ten photographs; in training most digits of a class share their photograph.
+    """Ten handwritten digits to be told apart on ten photographs, where the photograph tends to give the digit away.
 
-    A classifier can read the digit or recognise the photograph. `correlation` sets how far the photograph gives
-    the class away in `train`, `val` and `test`; in `shifted` it says nothing, in `swapped` it misleads every time.
-    `test`, `shifted` and `swapped` hold the same drawn digits (same id, ink, size, place) in other habitats.
-    The group of an image is "<digit>/<habitat>"; the mask is exactly the ink.
+    `correlation` says how often an image lies in its class's own habitat in "train", "val" and "test". In "shifted"
+    the habitat says nothing, in "swapped" it always belongs to another class. "test", "shifted" and "swapped"
+    hold the same drawn digits: the same id is the same digit, ink, size and place in another habitat.
+
+    The mask is every pixel the ink touches; outside it an image is photograph and nothing else. The group is
+    "<digit>/<habitat>". No two of "train", "val" and "test" share a source digit. The photographs are the same
+    everywhere: the benchmark asks what a model decides on, not whether it recognises new photographs.
 
     Args:
         split: "train", "val", "test", "shifted" or "swapped".
-        correlation: probability that an image is put into its class's own habitat; otherwise the habitat is uniform
-            over all ten, so 0 means that the photograph says nothing and 1 that it says everything.
-        size: side of the square images in pixels.
-        per_digit: images made from each of the 1797 source digits.
-        mask_fraction: share of the training images, in each class, that keep their mask.
-        seed: seed of everything random, except which source digit belongs to which split: that is fixed.
+        correlation: probability in [0, 1] of the own habitat; otherwise the habitat is uniform over all ten, so that 0
+            makes the two independent.
+        size: side of the images in pixels, or [height, width]; 24 to 96.
+        per_digit: images made from each source digit.
+        mask_fraction: share in [0, 1] of the training images of each class that keep their mask.
+        seed: seed of everything random but the assignment of source digits to splits, which is fixed.
     """
 
     name = "Habitats"
@@ -82,120 +99,154 @@ class Habitats(Source):
         self,
         split: str = "train",
         correlation: float = 0.7,
-        size: int = 48,
+        size: Size = 48,
         per_digit: int = 4,
         mask_fraction: float = 1.0,
         seed: int = 0,
     ) -> None:
         super().__init__(split, mask_fraction, seed)
         self.correlation = fraction("correlation", correlation)
-        self.size = pair("size", size)
-        self.per_digit = per_digit
-        self._build()
+        self.size = drawable(pair("size", size))
+        self.per_digit = at_least("per_digit", per_digit, 1)
+        self._draw()
 
-    def _build(self) -> None:
-        side = self.size[0]
+    def _draw(self) -> None:
         digits, targets = source_digits()
         origin = np.repeat(members(self.split), self.per_digit)
         self.labels = targets[origin]
-        table = np.random.PCG64([self.seed, self.splits.index(origin_split(self.split))]).random_raw((len(origin), 12))
-        own = {"shifted": 0.0}.get(self.split, self.correlation)
-        where = habitats(table, self.labels, own, self.split == "swapped")
-        sc = scenes(table, where, side)
-        self.ids = tuple(f"{o:04d}-{k % self.per_digit}" for k, o in enumerate(origin))
-        names = list(PHOTOGRAPHS)
-        self.groups = np.array([f"{l}/{names[h]}" for l, h in zip(self.labels, where)])
-        n = len(origin)
-        self._images = np.empty((n, side, side, 3), np.uint8)
-        self._masks = np.empty((n, side, side), np.uint8)
-        ph = photographs(side)
-        for i in range(n):
-            self._images[i], self._masks[i] = paint(ph, digits[origin[i]], sc[i], side)
-        self.annotate(np.ones(n, bool))
+        self.ids = tuple(f"{digit:04d}-{copy % self.per_digit}" for copy, digit in enumerate(origin))
+        plan = list(scenes(self.split, self.labels, self.correlation, self.size, self.seed))
+        habitats = np.array(list(PHOTOGRAPHS))[[scene.habitat for scene in plan]]
+        self.groups = np.array([f"{label}/{habitat}" for label, habitat in zip(self.labels, habitats, strict=True)])
+        painted = [paint(digits[digit], scene, self.size) for digit, scene in zip(origin, plan, strict=True)]
+        self._images, self._masks = (np.stack(part) for part in zip(*painted, strict=True))
+        self.annotate(np.ones(len(origin), np.bool_))
 
-    def read(self, index):
+    def read(self, index: int) -> tuple[Pixels, Pixels]:
         return self._images[index], self._masks[index]
 
 
-def origin_split(split):
+def drawable(size: tuple[int, int]) -> tuple[int, int]:
+    """`size` if digits can be read at it and the photographs are large enough for it.
+
+    Raises:
+        SightlineError: a side is not between 24 and 96.
+    """
+    if not all(24 <= side <= 96 for side in size):
+        raise SightlineError(f"size must lie between 24 and 96 pixels, not {size}.")
+    return size
+
+
+@cache
+def source_digits() -> tuple[Pixels, Integers]:
+    """All 1797 digits (N, 10, 10) in 0..240 with a margin of one pixel, and what they show (N,)."""
+    from sklearn.datasets import load_digits  # takes a second, and only this dataset needs it
+
+    digits = load_digits()
+    return np.pad(digits.images.astype(np.uint8) * 15, ((0, 0), (1, 1), (1, 1))), digits.target.astype(np.int64)
+
+
+@cache
+def photographs(size: tuple[int, int]) -> tuple[Pixels, ...]:
+    """The ten photographs (H, W, 3), reduced so that a crop of `size` shows one third of them."""
+    return tuple(photograph(habitat, VIEW * max(size)) for habitat in PHOTOGRAPHS)
+
+
+def photograph(habitat: str, short_side: int) -> Pixels:
+    """One habitat's photograph in RGB (H, W, 3), framed and reduced to `short_side`."""
+    # Read as a plain file: skimage.data's own functions may download.
+    with (files("skimage") / "data" / PHOTOGRAPHS[habitat]).open("rb") as file:
+        image = Image.open(file).convert("RGB")
+    image = image.crop(FRAMES.get(habitat, (0, 0, *image.size)))
+    scale = short_side / min(image.size)
+    return np.asarray(image.resize([round(side * scale) for side in image.size], Image.Resampling.BOX))
+
+
+def members(split: str) -> Integers:
+    """Which source digits belong to a split, ascending."""
+    targets = source_digits()[1]
+    order = np.argsort(np.random.PCG64(0).random_raw(len(targets)), kind="stable")
+    part = {"test": slice(0, TEST), "val": slice(TEST, TEST + VAL), "train": slice(TEST + VAL, None)}[drawn_as(split)]
+    return np.sort(np.concatenate([order[targets[order] == digit][part] for digit in range(10)]))
+
+
+def drawn_as(split: str) -> str:
+    """The split whose digits, inks and places `split` shows."""
     return "test" if split in ("shifted", "swapped") else split
 
 
-def below(draws, n):
-    return ((draws >> np.uint64(32)) * np.asarray(n, np.uint64) >> np.uint64(32)).astype(np.int64)
+def scenes(split: str, labels: Integers, correlation: float, size: tuple[int, int], seed: int) -> Iterator[Scene]:
+    """One scene per label.
+
+    Raw PCG64 output and whole-number arithmetic: NumPy keeps these the same on every machine and in every version.
+    """
+    stream = Habitats.splits.index(drawn_as(split))
+    draws = np.random.PCG64([seed, stream]).random_raw((9, len(labels)))
+    habitat = choose_habitat(split, labels, correlation, draws[0], draws[1])
+    shapes = np.array([photo.shape[:2] for photo in photographs(size)])[habitat]
+    side = min(size) // 2 + below(min(size) // 4 + 1, draws[2])
+    columns = (
+        habitat,
+        below(2, draws[3]),
+        below(shapes[:, 0] - size[0] + 1, draws[4]),
+        below(shapes[:, 1] - size[1] + 1, draws[5]),
+        side,
+        below(size[0] - side + 1, draws[6]),
+        below(size[1] - side + 1, draws[7]),
+        below(len(INKS), draws[8]),
+    )
+    return map(Scene._make, np.stack(columns, axis=1).tolist())
 
 
-def habitats(table, labels, correlation, swapped):
-    if swapped:
-        return (labels + 1 + below(table[:, 1], 9)) % 10
-    own = (table[:, 0] >> np.uint64(11)) * 2.0**-53 < correlation
-    return np.where(own, labels, below(table[:, 1], 10))
+def choose_habitat(split: str, labels: Integers, correlation: float, obey: Draws, other: Draws) -> Integers:
+    """The habitat of each image, 0..9; at a higher correlation the images that obey at a lower one still do."""
+    if split == "swapped":
+        return (labels + 1 + below(9, other)) % 10
+    threshold = 0.0 if split == "shifted" else correlation
+    return np.where((obey >> np.uint64(11)) * 2.0**-53 < threshold, labels, below(10, other))
 
 
-LO, HI = 0.5, 0.75  # of side
-EDGE = (95, 160)
+def below(limit: int | Integers, draws: Draws) -> Integers:
+    """Whole numbers in [0, limit) from raw 64-bit draws."""
+    return ((draws >> np.uint64(32)) * np.asarray(limit, np.uint64) >> np.uint64(32)).astype(np.int64)
 
 
-def scenes(t, where, size):
-    side = int(size * LO) + below(t[:, 2], int(size * HI) - int(size * LO) + 1)
-    ph = photographs(size)
-    hs = np.array([p.shape[:2] for p in ph])[where]
-    cols = [where, below(t[:, 3], 2), below(t[:, 4], hs[:, 0] - size + 1), below(t[:, 5], hs[:, 1] - size + 1), side,
-            below(t[:, 6], size - side + 1), below(t[:, 7], size - side + 1), below(t[:, 8], 2), below(t[:, 9], 6)]
-    return [Scene(*map(int, row)) for row in zip(*cols)]
+def paint(digit: Pixels, scene: Scene, size: tuple[int, int]) -> tuple[Pixels, Pixels]:
+    """One image (H, W, 3) and its mask (H, W): the digit in ink on a crop of the scene's photograph."""
+    alpha = opacity(digit, scene, size)
+    ink = INKS[scene.ink]
+    photo = expose(crop(scene, size), ink, scene.place)
+    image = (photo * (255 - alpha[..., None]) + ink * alpha[..., None] + 127) // 255
+    return image.astype(np.uint8), (alpha > 0).astype(np.uint8)
 
 
-def luminance(rgb):
-    return (np.asarray(rgb, np.int64) @ np.array([77, 150, 29])) >> 8
+def opacity(digit: Pixels, scene: Scene, size: tuple[int, int]) -> Tones:
+    """The smoothly enlarged digit at its place: 0 where the photograph shows, 255 where only ink does. (H, W)."""
+    large = Image.fromarray(digit).resize((scene.side, scene.side), Image.Resampling.BICUBIC)
+    low, high = STROKE
+    alpha = np.zeros(size, np.int32)
+    alpha[scene.place] = ((np.asarray(large, np.int32) - low) * 255 // (high - low)).clip(0, 255)
+    return alpha
 
 
-def paint(photos, digit, s, size):
-    crop = photos[s.habitat][s.photo_y : s.photo_y + size, s.photo_x : s.photo_x + size].astype(np.int64)
-    if s.flip:
-        crop = crop[:, ::-1]
-    up = np.asarray(Image.fromarray(digit).resize((s.side, s.side), Image.Resampling.BICUBIC)).astype(np.int64)
-    alpha = np.zeros((size, size, 1), np.int64)
-    alpha[s.y : s.y + s.side, s.x : s.x + s.side, 0] = ((up - EDGE[0]) * 255 // (EDGE[1] - EDGE[0])).clip(0, 255)
-    ink = np.array(INKS[s.tone][s.ink])
-    m = int(luminance(crop[s.y : s.y + s.side, s.x : s.x + s.side]).mean())
-    L = int(luminance(ink))
-    if s.tone == 0:
-        gain = min(256, 256 * (L - CONTRAST) // max(m, 1))
-        crop = crop * gain >> 8
-    else:
-        gain = min(256, 256 * (255 - L - CONTRAST) // max(255 - m, 1))
-        crop = 255 - ((255 - crop) * gain >> 8)
-    image = (crop * (255 - alpha) + ink * alpha + 127) // 255
-    return image.astype(np.uint8), (alpha[..., 0] > 0).astype(np.uint8)
+def crop(scene: Scene, size: tuple[int, int]) -> Tones:
+    """The part of the photograph the scene shows (H, W, 3)."""
+    photo = photographs(size)[scene.habitat][scene.top : scene.top + size[0], scene.left : scene.left + size[1]]
+    return photo[:, :: -1 if scene.flip else 1].astype(np.int32)
 
 
-@cache
-def source_digits():
-    d = load_digits()
-    im = np.zeros((len(d.images), 10, 10), np.uint8)
-    im[:, 1:-1, 1:-1] = d.images * 15
-    return im, d.target.astype(np.int64)
+def expose(photo: Tones, ink: Tones, place: tuple[slice, slice]) -> Tones:
+    """The photograph darkened for a bright ink, lightened for a dark one, as far as the contrast at `place` needs.
+
+    The photograph gives way because the ink must not: an ink chosen to suit its habitat would give the class away.
+    """
+    if luminance(ink) < 128:
+        return 255 - expose(255 - photo, 255 - ink, place)
+    around = luminance(photo[place])
+    mean = max(int(around.sum()) // around.size, 1)
+    return photo * min(256, 256 * int(luminance(ink) - CONTRAST) // mean) >> 8
 
 
-@cache
-def members(split):
-    digits, targets = source_digits()
-    order = np.argsort(np.random.PCG64(0).random_raw(len(targets)), kind="stable")
-    out = []
-    sl = {"test": slice(0, 30), "val": slice(30, 50), "train": slice(50, None)}[origin_split(split)]
-    for k in range(10):
-        out.append(order[targets[order] == k][sl])
-    return np.sort(np.concatenate(out))
-
-
-@cache
-def photographs(size):
-    folder = files("skimage") / "data"
-    out = []
-    for name, file in PHOTOGRAPHS.items():
-        im = Image.open(folder / file).convert("RGB")
-        if name == "retina":
-            im = im.crop((210, 210, 1200, 1200))
-        f = VIEW * size / min(im.size)
-        out.append(np.asarray(im.resize((round(im.width * f), round(im.height * f)), Image.Resampling.BOX)))
-    return tuple(out)
+def luminance(rgb: Tones) -> Tones:
+    """Rec. 601 luma of (..., 3) in 0..255, in whole numbers."""
+    return np.asarray((77 * rgb[..., 0] + 150 * rgb[..., 1] + 29 * rgb[..., 2]) >> 8)

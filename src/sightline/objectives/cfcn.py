@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sightline.explainers import GradCAM
 from sightline.layers import spatial
-from sightline.maps import resize
+from sightline.maps import resize, resize_transposed
 from sightline.objectives.base import Objective, evidence, nonnegative, single_label
 from sightline.objectives.step import Step
 from sightline.types import Batch
@@ -20,16 +20,17 @@ def causal_focus_loss(maps: Tensor, mask: Tensor, eps: float = 1e-8, dead: Dead 
 
     Args:
         maps: (B, F, *spatial) non-negative maps M.
-        mask: (B, *spatial) in [0, 1], the annotation A at the maps' resolution.
+        mask: (B, *spatial) in [0, 1], the annotation A. If it is of another size, M stands for the maps resized to it.
         eps: keeps an all-zero map finite.
         dead: an all-zero map counts as wholly outside ("literal", the formula) or as no loss ("ignore").
 
     Returns:
         (B,) in [0, 1]: the mean share of the maps' mass that lies outside the mask.
     """
-    flat = maps.flatten(2)
-    mass = flat.sum(2)
-    inside = (flat * mask.flatten(1).unsqueeze(1)).sum(2) / (mass + eps)
+    # Both sums are linear in the maps: pulling two masks down to the maps gives what hundreds of maps resized up would.
+    pulled = [resize_transposed(m.to(maps), maps.shape[2:]).flatten(1) for m in (mask, torch.ones_like(mask))]
+    inside, mass = (maps.flatten(2) @ torch.stack(pulled, 2)).unbind(2)
+    inside = inside / (mass + eps)
     if dead == "ignore":
         inside = torch.where(mass > 0, inside, 1)
     return 1 - inside.mean(1)
@@ -65,11 +66,9 @@ class CFCN(Objective):
 
     def forward(self, step: Step, batch: Batch) -> dict[str, Tensor]:
         maps, mask = self._maps(step, batch), evidence(batch, "CFCN")
-        if self.resize == "maps":
-            maps = resize(maps, mask.shape[1:])
-        else:
+        if self.resize == "masks":
             mask = resize(mask, maps.shape[2:])
-        per_image = causal_focus_loss(maps, mask.to(maps), dead=self.dead)
+        per_image = causal_focus_loss(maps, mask, dead=self.dead)
         return {"cfcn": (per_image * batch.has_mask).mean()}
 
     def _maps(self, step: Step, batch: Batch) -> Tensor:

@@ -10,8 +10,9 @@ from jinja2 import Environment, StrictUndefined
 from sightline import __version__
 from sightline.errors import SightlineError
 from sightline.files import write_text
-from sightline.report import charts, numbers, pictures, read
+from sightline.report import charts, numbers, pictures, read, svg
 from sightline.report.gallery import Gallery, gallery
+from sightline.report.reproduce import commands
 from sightline.report.verdict import hardest, verdict
 
 __all__ = ["build"]
@@ -66,7 +67,8 @@ def _content(
         "dots": charts.dots({split.name: split.metrics.get("accuracy", {}) for split in splits}, colours),
         "tables": {"main": numbers.MAIN, "more": numbers.MORE},
         "write": numbers,
-        "mark": charts.mark,
+        "mark": svg.mark,
+        "commands": commands(splits, runs, out),
         "scale_bar": pictures.scale_bar(),
         "relative": lambda path: read.relative(path, out),
     }

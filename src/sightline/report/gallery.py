@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from sightline.errors import SightlineError
 from sightline.report import pictures
-from sightline.report.numbers import CH, shown
 from sightline.report.read import Audit, Split
 from sightline.scores import read_scores
 
@@ -125,7 +124,7 @@ def read_gallery(audit: Audit) -> Arrays:
     Raises:
         SightlineError: the file is missing, damaged or lacks an array.
     """
-    path = audit.folder / "gallery.npz"
+    path = _path(audit)
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in ("id", "image", "mask", "has_mask", "map")}
@@ -143,16 +142,17 @@ def read_answers(audit: Audit, ids: npt.NDArray[Any]) -> dict[str, Answer]:
     """
     scores = read_scores(audit.folder)
     wanted = set(map(str, ids))
-    rows = {str(row["id"]): row for row in scores[scores["id"].isin(wanted)].to_dict("records")}
-    if unknown := wanted - set(rows):
+    known = scores[scores["id"].isin(list(wanted))]
+    if unknown := wanted - set(known["id"]):
         raise SightlineError(
-            f"{_gallery_path(audit)} holds image {min(unknown)!r}, which the scores beside it do not. "
+            f"{_path(audit)} holds image {min(unknown)!r}, which the scores beside it do not. "
             "The files come from different audits: run `sightline audit` again."
         )
-    return {id: Answer.of(row) for id, row in rows.items()}
+    rows = (dict(zip(known.columns, row, strict=True)) for row in known.itertuples(index=False))
+    return {str(row["id"]): Answer.of(row) for row in rows}
 
 
-def _gallery_path(audit: Audit) -> Path:
+def _path(audit: Audit) -> Path:
     return audit.folder / "gallery.npz"
 
 
@@ -162,7 +162,9 @@ def _row(id: str, arrays: Mapping[str, Arrays], answers: Mapping[str, Mapping[st
     answer = answers[first][id]
     outline = " with the outline of its mask" if mask is not None else ", which has no mask"
     alt = f"Image {id}, label {answer.label}{outline}."
-    return Row(id, answer, pictures.plain(image, mask), alt, [_view(run, id, arrays[run], answers[run][id]) for run in arrays])
+    return Row(
+        id, answer, pictures.plain(image, mask), alt, [_view(run, id, arrays[run], answers[run][id]) for run in arrays]
+    )
 
 
 def _view(run: str, id: str, arrays: Arrays, answer: Answer) -> View:

@@ -17,12 +17,8 @@ class Metric:
 
     @property
     def unit(self) -> str:
+        """Of the values as they are written."""
         return "%" if self.scale == 100 else "0 to 1"
-
-    @property
-    def points(self) -> str:
-        """The unit of a difference."""
-        return "points" if self.scale == 100 else self.title
 
 
 ACCURACY = Metric("accuracy", "Accuracy", 100, 1)
@@ -47,8 +43,9 @@ class Estimate:
 
     @classmethod
     def of(cls, value: Mapping[str, Any] | None) -> Self:
-        value = value or {}
-        return cls(*(value.get(key) for key in ("value", "low", "high", "n")), group=str(value.get("group") or ""))
+        """From JSON; null is an estimate without a value."""
+        of = dict(value or {})
+        return cls(of.get("value"), of.get("low"), of.get("high"), of.get("n"), of.get("group") or "")
 
 
 @dataclass(frozen=True)
@@ -64,12 +61,13 @@ class Difference:
 
     @classmethod
     def of(cls, value: Mapping[str, Any] | None) -> Self:
-        value = value or {}
-        parts = (value.get(key) for key in ("value", "low", "high", "p"))
-        return cls(*parts, test=value.get("test") or "", n=value.get("n"))
+        """From JSON; null is a difference without a value."""
+        of = dict(value or {})
+        return cls(of.get("value"), of.get("low"), of.get("high"), of.get("p"), of.get("test") or "", of.get("n"))
 
     @property
     def excludes_zero(self) -> bool:
+        """Whether the interval leaves out zero."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
     def sign(self, level: float) -> int | None:
@@ -81,7 +79,8 @@ class Difference:
 
 
 def shown(value: float | None, metric: Metric) -> str:
-    """
+    """A value in its metric's unit.
+
     >>> shown(0.3104, ACCURACY), shown(None, CH)
     ('31.0', '–')
     """
@@ -89,7 +88,8 @@ def shown(value: float | None, metric: Metric) -> str:
 
 
 def interval(estimate: Estimate, metric: Metric) -> str:
-    """
+    """The bounds of an estimate; nothing where there are none.
+
     >>> interval(Estimate(0.31, 0.285, 0.337), ACCURACY)
     '28.5–33.7'
     """
@@ -97,7 +97,8 @@ def interval(estimate: Estimate, metric: Metric) -> str:
 
 
 def signed(value: float | None, metric: Metric) -> str:
-    """
+    """A difference with its sign; a difference that rounds to zero has none.
+
     >>> signed(0.2, CH), signed(-0.01, ACCURACY), signed(-0.0001, CH)
     ('+0.200', '−1.0', '0.000')
     """
@@ -108,22 +109,22 @@ def signed(value: float | None, metric: Metric) -> str:
 
 
 def signed_interval(difference: Difference, metric: Metric) -> str:
+    """The bounds of a difference with their signs; nothing where there are none."""
     low, high = signed(difference.low, metric), signed(difference.high, metric)
     return "" if difference.low is None else f"{low} to {high}"
 
 
 def p_value(p: float | None) -> str:
-    """
-    >>> p_value(0.00004), p_value(0.6), p_value(0.0123)
-    ('p < 0.001', 'p = 0.60', 'p = 0.012')
-    """
+    """p < 0.001, p = 0.012 or p = 0.60, never broken across lines; nothing for None."""
     if p is None:
         return ""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.{2 if p >= 0.1 else 3}f}"
+    text = "p < 0.001" if p < 0.001 else f"p = {p:.{2 if p >= 0.1 else 3}f}"
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def percent(share: float) -> str:
-    """
+    """A share such as the level of an interval.
+
     >>> percent(0.95), percent(0.975)
     ('95 %', '97.5 %')
     """

@@ -11,9 +11,9 @@ from matplotlib import colormaps
 from PIL import Image
 
 Bytes = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.floating[Any]]
+Floats = npt.NDArray[np.float32]
 
-SIDE = 224
+SIDE = 288
 """Longest side of a picture in pixels."""
 
 OPACITY = 0.62
@@ -25,10 +25,10 @@ def plain(image: Bytes, mask: Bytes | None = None) -> str:
     return _uri(_outlined(_pixels(image), mask))
 
 
-def overlay(image: Bytes, map: Floats, mask: Bytes | None = None) -> str:
-    """The map (h, w), divided by its own maximum and resized linearly, over the greyed image (H, W, 3)."""
+def overlay(image: Bytes, map: npt.NDArray[np.floating[Any]], mask: Bytes | None = None) -> str:
+    """The map (h, w), not negative, resized linearly, divided by its maximum, over the greyed image (H, W, 3)."""
     pixels = _pixels(image)
-    grey = pixels @ np.array([0.299, 0.587, 0.114])
+    grey = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
     colour = _inferno()[np.rint(255 * _smooth(map, grey.shape)).astype(np.uint8)]
     blended = (1 - OPACITY) * grey[..., None] + OPACITY * colour
     return _uri(_outlined(blended, mask))
@@ -43,17 +43,17 @@ def _pixels(image: Bytes) -> Floats:
     """(H', W', 3) in 0..255: small images enlarged by a whole factor, each pixel a crisp square; large ones reduced."""
     factor = SIDE // max(image.shape[:2])
     if factor:
-        return np.repeat(np.repeat(image, factor, 0), factor, 1).astype(np.float64)
+        return np.repeat(np.repeat(image, factor, 0), factor, 1).astype(np.float32)
     picture = Image.fromarray(image)
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    return np.asarray(picture, dtype=np.float64)
+    return np.asarray(picture, dtype=np.float32)
 
 
-def _smooth(map: Floats, shape: tuple[int, ...]) -> Floats:
+def _smooth(map: npt.NDArray[np.floating[Any]], shape: tuple[int, ...]) -> Floats:
     height, width = shape
     resized = Image.fromarray(map.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
-    values = np.asarray(resized, dtype=np.float64)
-    return values / max(values.max(), np.finfo(np.float64).tiny)
+    values: Floats = np.asarray(resized, dtype=np.float32)
+    return values / np.maximum(values.max(), np.finfo(np.float32).tiny)
 
 
 def _outlined(pixels: Floats, mask: Bytes | None) -> Floats:
@@ -63,7 +63,9 @@ def _outlined(pixels: Floats, mask: Bytes | None) -> Floats:
     height, width = pixels.shape[:2]
     inside = np.asarray(Image.fromarray(mask.astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST)) > 0
     dark, light = _grown(inside) & ~inside, inside & _grown(~inside)
-    return np.where(light[..., None], 255.0, np.where(dark[..., None], 0.0, pixels))
+    drawn = pixels.copy()
+    drawn[dark], drawn[light] = 0, 255
+    return drawn
 
 
 def _grown(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -75,10 +77,10 @@ def _grown(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 
 @cache
 def _inferno() -> Floats:
-    return 255 * colormaps["inferno"](np.arange(256))[:, :3]
+    return (255 * colormaps["inferno"](np.arange(256))[:, :3]).astype(np.float32)
 
 
 def _uri(pixels: Floats) -> str:
     file = io.BytesIO()
-    Image.fromarray(np.rint(pixels).clip(0, 255).astype(np.uint8)).save(file, "WEBP", quality=82, method=4)
+    Image.fromarray(np.rint(pixels).astype(np.uint8)).save(file, "WEBP", quality=82, method=4)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode("ascii")

@@ -3,14 +3,23 @@
 import csv
 import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sightline.errors import SightlineError
 from sightline.files import read_json
 from sightline.report.numbers import Difference, Estimate
+
+Point = tuple[float, float]
+Made = TypeVar("Made")
+
+REQUIRED = (
+    *("sightline", "run", "model", "split", "seed", "explainer", "versions", "metrics", "empty_maps", "level"),
+    *("data.name", "data.hash", "data.images", "data.classes"),
+)
+"""What a summary.json must hold for the page to be complete."""
 
 
 @dataclass(frozen=True)
@@ -18,12 +27,13 @@ class Audit:
     """One model scored on one split."""
 
     folder: Path
+    """Absolute."""
     summary: Mapping[str, Any]
 
     @property
-    def run_folder(self) -> Path | None:
+    def home(self) -> Path | None:
         """<run> where the audit lies at <run>/audit/<split>."""
-        parent = self.folder.absolute().parent
+        parent = self.folder.parent
         return parent.parent if parent.name == "audit" else None
 
 
@@ -42,9 +52,11 @@ class Split:
     data: Mapping[str, Any]
 
     def estimate(self, metric: str, run: str) -> Estimate:
+        """A run's metric, without a value where it was not audited."""
         return self.metrics.get(metric, {}).get(run, Estimate())
 
     def difference(self, metric: str, run: str) -> Difference | None:
+        """A run's difference to the baseline, None where none was computed."""
         return self.differences.get(run, {}).get(metric)
 
 
@@ -56,7 +68,7 @@ class Run:
     folder: Path | None
     info: Mapping[str, Any]
     recipe: str
-    curves: Mapping[str, Sequence[tuple[float, float]]]
+    curves: Mapping[str, Sequence[Point]]
     """quantity -> (epochs done, value), in the order of the log."""
 
 
@@ -74,17 +86,11 @@ def splits(paths: Sequence[Path]) -> list[Split]:
     alone: dict[tuple[str, str], list[Audit]] = {}
     for path in map(located, paths):
         content = _object(path)
-        try:
-            if content.get("kind") == "comparison":
-                found.append(_comparison(path, content))
-            else:
-                alone.setdefault((str(content["data"]["hash"]), content["split"]), []).append(_audit(path.parent))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise SightlineError(
-                f"{path} is not what `sightline compare` or `sightline audit` writes: {error!r}. Run that command again."
-            ) from error
-    found += map(_side_by_side, alone.values())
-    return _named(found)
+        if content["kind"] == "comparison":
+            found.append(_comparison(path, content))
+        else:
+            alone.setdefault((str(content.get("data")), str(content.get("split"))), []).append(_audit(path.parent))
+    return _distinct(found + [_side_by_side(audits) for audits in alone.values()])
 
 
 def located(path: Path) -> Path:
@@ -108,24 +114,21 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def _comparison(path: Path, content: Mapping[str, Any]) -> Split:
-    audits = [_audit(_resolved(path, folder)) for folder in content["audits"]]
-    if len(audits) != len(content["runs"]) or content["baseline"] not in content["runs"]:
-        raise SightlineError(f"{path} must list one audit for each run, the baseline among them. Run compare again.")
-    return Split(
-        name=content["split"],
-        audits=dict(zip(content["runs"], audits, strict=True)),
-        metrics={
-            metric: {run: Estimate.of(value) for run, value in of_runs.items()}
-            for metric, of_runs in content["metrics"].items()
-        },
-        differences={
-            run: {metric: Difference.of(value) for metric, value in of_metrics.items()}
-            for run, of_metrics in content["differences"].items()
-        },
-        baseline=content["baseline"],
-        level=content["level"],
-        data=content["data"],
-    )
+    try:
+        runs, baseline = content["runs"], content["baseline"]
+        audits = [_audit(_resolved(path, folder)) for folder in content["audits"]]
+        if len(audits) != len(runs) or baseline not in runs:
+            raise SightlineError(f"{path} must list one audit for each run, the baseline among them. Run compare again.")
+        metrics = {key: _each(Estimate.of, of_runs) for key, of_runs in content["metrics"].items()}
+        differences = {run: _each(Difference.of, of_metrics) for run, of_metrics in content["differences"].items()}
+        named = dict(zip(runs, audits, strict=True))
+        return Split(content["split"], named, metrics, differences, baseline, content["level"], audits[0].summary["data"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SightlineError(f"{path} is not what `sightline compare` writes: {error!r}. Run it again.") from error
+
+
+def _each(make: Callable[[Any], Made], values: Mapping[str, Any]) -> dict[str, Made]:
+    return {key: make(value) for key, value in values.items()}
 
 
 def _resolved(path: Path, folder: str) -> Path:
@@ -135,18 +138,23 @@ def _resolved(path: Path, folder: str) -> Path:
 
 
 def _audit(folder: Path) -> Audit:
-    return Audit(folder, _object(folder / "summary.json"))
+    path = folder.resolve() / "summary.json"
+    summary = _object(path)
+    data = summary.get("data")
+    known = [*summary, *(f"data.{key}" for key in (data if isinstance(data, dict) else ()))]
+    if missing := [key for key in REQUIRED if key not in known]:
+        raise SightlineError(f"{path} has no {', '.join(missing)}. Run `sightline audit` again.")
+    return Audit(path.parent, summary)
 
 
 def _side_by_side(audits: Sequence[Audit]) -> Split:
-    names = _unique([str(audit.summary["run"]) for audit in audits])
+    named = dict(zip(_unique([str(audit.summary["run"]) for audit in audits]), audits, strict=True))
     first = audits[0].summary
     metrics = {
-        metric: {n: Estimate.of(a.summary["metrics"].get(metric)) for n, a in zip(names, audits, strict=True)}
+        metric: {run: Estimate.of(audit.summary["metrics"].get(metric)) for run, audit in named.items()}
         for metric in first["metrics"]
     }
-    named = dict(zip(names, audits, strict=True))
-    return Split(first["split"], named, metrics, {}, names[0], first["level"], first["data"])
+    return Split(first["split"], named, metrics, {}, next(iter(named)), first["level"], first["data"])
 
 
 def _unique(names: Sequence[str]) -> list[str]:
@@ -154,12 +162,11 @@ def _unique(names: Sequence[str]) -> list[str]:
     return [n if (k := names[: i + 1].count(n)) == 1 else f"{n} ({k})" for i, n in enumerate(names)]
 
 
-def _named(found: Sequence[Split]) -> list[Split]:
-    names = [split.name for split in found]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
+def _distinct(found: list[Split]) -> list[Split]:
+    called = [split.name for split in found]
+    if repeated := sorted({name for name in called if called.count(name) > 1}):
         raise SightlineError(f"split {repeated[0]!r} was given more than once. Pass one comparison for each split.")
-    return list(found)
+    return found
 
 
 def names(of_splits: Sequence[Split]) -> list[str]:
@@ -168,34 +175,38 @@ def names(of_splits: Sequence[Split]) -> list[str]:
 
 
 def runs(of_splits: Sequence[Split], folders: Sequence[Path] = ()) -> list[Run]:
-    """How the audited runs were trained, plus what was given in `folders` but not audited.
+    """How the audited runs were trained, then the runs in `folders` that were not audited.
 
-    A run's directory is the one in `folders` that holds its audit, else the one named in its run.json like it, else
-    <run> of <run>/audit/<split>.
+    An audited run's directory is the one in `folders` that holds its audit or bears its name, else <run> where the
+    audit lies at <run>/audit/<split>.
 
     Raises:
-        SightlineError: a folder given holds no metrics.csv, or its files cannot be read.
+        SightlineError: a folder given holds no metrics.csv, or a run's files cannot be read.
     """
-    for folder in folders:
-        if not (folder / "metrics.csv").is_file():
-            raise SightlineError(f"{folder} is not a run directory: it holds no metrics.csv. Pass what `train` wrote.")
-    given = {folder.absolute(): read_run(folder.name, folder) for folder in folders}
-    found = []
-    for name in names(of_splits):
-        folder = _run_folder(name, of_splits, given)
-        found.append(read_run(name, folder))
-        given.pop(folder.absolute() if folder else Path(), None)
-    return found + list(given.values())
+    given = {folder.resolve(): read_run(folder.name, folder.resolve()) for folder in map(_trained, folders)}
+    homes = {name: _home(name, of_splits, given) for name in names(of_splits)}
+    others = [run for folder, run in given.items() if folder not in homes.values()]
+    known = _unique([*homes, *(run.name for run in others)])[len(homes) :]
+    return [read_run(name, home) for name, home in homes.items()] + [
+        replace(run, name=name) for run, name in zip(others, known, strict=True)
+    ]
 
 
-def _run_folder(name: str, of_splits: Sequence[Split], given: Mapping[Path, Run]) -> Path | None:
+def _trained(folder: Path) -> Path:
+    if not (folder / "metrics.csv").is_file():
+        raise SightlineError(f"{folder} is not a run directory: it holds no metrics.csv. Pass what `train` wrote.")
+    return folder
+
+
+def _home(name: str, of_splits: Sequence[Split], given: Mapping[Path, Run]) -> Path | None:
     audits = [split.audits[name] for split in of_splits if name in split.audits]
-    holding = [f for f in given if any(f in audit.folder.absolute().parents for audit in audits)]
-    called = [f for f, run in given.items() if run.info.get("name", f.name) == name]
-    return next(iter([*holding, *called, *(audit.run_folder for audit in audits)]), None)
+    holding = [folder for folder in given if any(folder in audit.folder.parents for audit in audits)]
+    called = [folder for folder, run in given.items() if name in (folder.name, run.info.get("name"))]
+    return next(iter([*holding, *called, *(audit.home for audit in audits)]), None)
 
 
 def read_run(name: str, folder: Path | None) -> Run:
+    """What `train` left in a run directory, as far as it is there."""
     if folder is None:
         return Run(name, None, {}, "", {})
     info, recipe, log = (folder / file for file in ("run.json", "recipe.yaml", "metrics.csv"))
@@ -208,33 +219,37 @@ def read_run(name: str, folder: Path | None) -> Run:
     )
 
 
-def read_curves(log: Path) -> dict[str, list[tuple[float, float]]]:
+def read_curves(log: Path) -> dict[str, list[Point]]:
     """The quantities of a Lightning CSV log as (epochs done, mean over that epoch's rows), without learning rates.
 
-    Where a quantity was logged by step and by epoch, the epoch's value is kept.
+    Where a quantity was logged by step and by epoch, the epoch's value is kept. What is not finite is left out.
 
     Raises:
         SightlineError: no epoch column, or a cell that is not a number.
     """
-    sums: dict[str, dict[int, list[float]]] = {}
+    by_epoch: dict[str, dict[int, list[float]]] = {}
     with log.open(encoding="utf-8", newline="") as file:
-        for number, row in enumerate(csv.DictReader(file), start=2):
+        for line, row in enumerate(csv.DictReader(file), start=2):
             try:
-                epoch = int(row.pop("epoch"))
+                epoch = int(row["epoch"])
                 cells = {key: float(cell) for key, cell in row.items() if cell and _plotted(key, row)}
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise SightlineError(f"{log}, line {number}: {error}. Expected an epoch and numbers.") from error
+                raise SightlineError(f"{log}, line {line}: expected an epoch and numbers, found {row}.") from error
             for key, value in cells.items():
-                sums.setdefault(key.removesuffix("_epoch"), {}).setdefault(epoch, []).append(value)
-    means = {key: [(e + 1.0, math.fsum(v) / len(v)) for e, v in sorted(of.items())] for key, of in sums.items()}
-    return {key: [p for p in points if math.isfinite(p[1])] for key, points in means.items()}
+                by_epoch.setdefault(key.removesuffix("_epoch"), {}).setdefault(epoch, []).append(value)
+    return {key: _means(epochs) for key, epochs in by_epoch.items()}
+
+
+def _means(epochs: Mapping[int, Sequence[float]]) -> list[Point]:
+    means = ((epoch + 1.0, sum(values) / len(values)) for epoch, values in sorted(epochs.items()))
+    return [point for point in means if math.isfinite(point[1])]
 
 
 def _plotted(key: str, row: Mapping[str, str]) -> bool:
     by_step = key.endswith("_step") and key.removesuffix("_step") + "_epoch" in row
-    return key != "step" and not by_step and not key.startswith(("lr", "learning_rate"))
+    return key not in ("step", "epoch") and not by_step and not key.startswith(("lr", "learning_rate"))
 
 
 def relative(path: Path, out: Path) -> str:
     """`path` as seen from the page's folder: the page then speaks of no machine."""
-    return Path(os.path.relpath(path, out.absolute().parent)).as_posix()
+    return Path(os.path.relpath(path, out.resolve().parent)).as_posix()

@@ -1,0 +1,202 @@
+"""Compare audits of the same images: every difference is paired, image by image."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sightline.errors import SightlineError
+from sightline.files import read_json, write_json
+from sightline.scores import Sample, read_scores, samples, summarise
+from sightline.stats import mcnemar, paired_bootstrap
+
+_ALIKE = ("split", "target", "margin")  # what two audits of the same data must share for their numbers to be comparable
+
+
+@dataclass(frozen=True)
+class Audit:
+    """One audit directory, its scores ordered by image id."""
+
+    folder: Path
+    summary: Mapping[str, Any]
+    scores: pd.DataFrame
+
+    @property
+    def classes(self) -> list[str]:
+        return list(self.summary["data"]["classes"])
+
+
+def compare(
+    audits: Sequence[Path], out: Path, names: Sequence[str] | None = None, level: float = 0.95, seed: int = 0
+) -> dict[str, Any]:
+    """Join audits by image id, test each against the first, and write `out`/comparison.json.
+
+    Differences are "run minus baseline" with a paired bootstrap interval; p is McNemar's exact one for accuracy, the
+    bootstrap's for all others. A difference in ch or pg is over the images where both runs define it.
+
+    Args:
+        audits: two audit directories or more of the same data and split; the first is the baseline.
+        out: a folder.
+        names: what to call the runs, in the order of `audits`; the names in their summaries if left out. Repeated names
+            are numbered.
+        level: of the intervals.
+        seed: of the bootstrap.
+
+    Returns:
+        What comparison.json holds.
+
+    Raises:
+        SightlineError: fewer than two audits, as many names as audits not given, a missing or damaged file, audits of
+            different data, splits, settings or images.
+    """
+    if len(audits) < 2:
+        raise SightlineError(f"compare needs two audits or more, got {len(audits)}. The first is the baseline.")
+    if names is not None and len(names) != len(audits):
+        raise SightlineError(f"{len(names)} names for {len(audits)} audits: give one for each, in their order.")
+    loaded = [_load(Path(folder)) for folder in audits]
+    for other in loaded[1:]:
+        _refuse_unlike(loaded[0], other)
+    named = dict(zip(_unique(names or [str(one.summary["run"]) for one in loaded]), loaded, strict=True))
+    comparison = _comparison(named, level, seed) | {"audits": [_relative(one.folder, out) for one in loaded]}
+    write_json(out / "comparison.json", comparison)
+    return comparison
+
+
+def _load(folder: Path) -> Audit:
+    summary = read_json(folder / "summary.json")
+    try:
+        summary["run"], summary["split"], summary["data"]["hash"], summary["data"]["classes"]
+    except (KeyError, TypeError) as error:
+        raise SightlineError(f"{folder / 'summary.json'} has no {error}. Run `sightline audit` again.") from error
+    return Audit(folder, summary, read_scores(folder).sort_values("id", ignore_index=True))
+
+
+def _refuse_unlike(a: Audit, b: Audit) -> None:
+    """Raise unless both audits scored the same images in the same way."""
+    both = f"{a.folder} and {b.folder}"
+    if a.summary["data"]["hash"] != b.summary["data"]["hash"]:
+        data = " and ".join(f"{one.summary['data'].get('name')} ({one.summary['data']['hash'][:12]})" for one in (a, b))
+        raise SightlineError(f"{both} scored different data: {data}. Audit both on the same data.")
+    for key in _ALIKE:
+        if (one := a.summary.get(key)) != (other := b.summary.get(key)):
+            raise SightlineError(f"{both} differ in their {key}: {one!r} and {other!r}. Audit both with the same.")
+    first, second = set(a.scores["id"]), set(b.scores["id"])
+    if first != second:
+        raise SightlineError(
+            f"{both} scored different images: {_some(first - second)} only in the first, {_some(second - first)} only "
+            "in the second. Audit both on the same data."
+        )
+
+
+def _some(ids: set[str]) -> str:
+    return f"{len(ids)}{f' (such as {min(ids)!r})' if ids else ''}"
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """Number the repeated names: a, a -> a, a (2)."""
+    found: list[str] = []
+    for name in names:
+        numbered = [name, *(f"{name} ({k})" for k in range(2, len(names) + 2))]
+        found.append(next(one for one in numbered if one not in found))
+    return found
+
+
+def _comparison(named: Mapping[str, Audit], level: float, seed: int) -> dict[str, Any]:
+    baseline, *others = named
+    first = named[baseline]
+    of_runs = {name: summarise(one.scores, first.classes, level, seed=seed)["metrics"] for name, one in named.items()}
+    measured = {name: samples(one.scores, first.classes) for name, one in named.items()}
+    return {
+        "kind": "comparison",
+        "level": level,
+        "seed": seed,
+        "data": first.summary["data"],
+        "split": first.summary["split"],
+        "runs": list(named),
+        "baseline": baseline,
+        "explainers": {name: one.summary.get("explainer") for name, one in named.items()},
+        "metrics": {metric: {name: of_runs[name][metric] for name in named} for metric in of_runs[baseline]},
+        "differences": {name: _differences(measured[baseline], measured[name], level, seed) for name in others},
+    }
+
+
+def _differences(a: Mapping[str, Sample], b: Mapping[str, Sample], level: float, seed: int) -> dict[str, Any]:
+    return {metric: _difference(metric, a[metric], b[metric], level, seed) for metric in a}
+
+
+def _difference(metric: str, a: Sample, b: Sample, level: float, seed: int) -> dict[str, Any]:
+    found = paired_bootstrap(a.data, b.data, a.statistic, level, a.resamples, seed)
+    entry = {"value": found.value, "low": found.low, "high": found.high, "p": found.p, "n": found.n}
+    if metric != "accuracy":
+        return entry | {"test": "paired bootstrap"}
+    test = mcnemar(a.data, b.data)
+    return entry | {"p": test.p, "test": "McNemar exact", "b": test.b, "c": test.c}
+
+
+def _relative(folder: Path, out: Path) -> str:
+    """The audit as seen from the comparison, so that both can be moved together."""
+    return Path(os.path.relpath(folder, out)).as_posix()
+
+
+# metric -> (title, unit, decimals)
+_COLUMNS = {
+    "accuracy": ("accuracy %", 100, 1),
+    "macro_f1": ("macro-F1", 1, 3),
+    "auroc": ("AUROC", 1, 3),
+    "worst_group": ("worst group %", 100, 1),
+    "ch": ("CH", 1, 3),
+    "pg": ("PG %", 100, 1),
+}
+
+
+def table(comparison: Mapping[str, Any]) -> str:
+    """A plain-text table: a row per run, a column per metric that any run has, value ± half the interval's width.
+
+    A star follows where the interval of the difference to the baseline excludes zero.
+    """
+    shown = {m: of for m, of in comparison["metrics"].items() if any(e and e["value"] is not None for e in of.values())}
+    rows = [["", *(_COLUMNS[metric][0] for metric in shown)]]
+    for run in comparison["runs"]:
+        clear = comparison["differences"].get(run, {})
+        rows.append([_short(run), *(_cell(metric, of[run], clear.get(metric)) for metric, of in shown.items())])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
+    return "\n".join([_head(comparison), "", *lines, "", *_notes(comparison)])
+
+
+def _cell(metric: str, entry: Mapping[str, Any] | None, difference: Mapping[str, Any] | None) -> str:
+    if entry is None or entry["value"] is None:
+        return "– "
+    _, unit, decimals = _COLUMNS[metric]
+    star = "*" if _excludes_zero(difference) else " "
+    value = f"{unit * entry['value']:.{decimals}f}"
+    if entry["low"] is None:
+        return value + star
+    half = f"{unit * (entry['high'] - entry['low']) / 2:.{decimals}f}"
+    return f"{value} ±{half.removeprefix('0')}{star}"
+
+
+def _short(name: str, most: int = 19) -> str:
+    """Cut in the middle: names of runs tend to differ at either end."""
+    return name if len(name) <= most else f"{name[: most // 2]}…{name[-(most // 2) :]}"
+
+
+def _excludes_zero(difference: Mapping[str, Any] | None) -> bool:
+    return difference is not None and difference["low"] is not None and not difference["low"] <= 0 <= difference["high"]
+
+
+def _head(comparison: Mapping[str, Any]) -> str:
+    data = comparison["data"]
+    return f"{data.get('name')}, {comparison['split']}: {data.get('images')} images; baseline {comparison['baseline']}"
+
+
+def _notes(comparison: Mapping[str, Any]) -> list[str]:
+    level = f"{100 * comparison['level']:.3g} %"
+    notes = [f"± half the {level} interval's width. * the paired {level} interval of run minus baseline excludes zero."]
+    if len(set(comparison["explainers"].values())) > 1:
+        each = "; ".join(f"{run} {explainer}" for run, explainer in comparison["explainers"].items())
+        notes.append(f"CH and PG rest on maps of different explainers: {each}.")
+    return notes

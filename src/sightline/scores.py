@@ -1,0 +1,197 @@
+"""Per-image scores: one row per audited image, as a file and as the numbers that sum it up."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_numeric_dtype
+
+from sightline import stats
+from sightline.compat import require
+from sightline.errors import SightlineError, did_you_mean
+from sightline.files import whole
+
+TEXT = ("id", "label", "prediction", "group")
+NUMBERS = ("index", "correct", "confidence", "has_mask", "ch", "pg", "empty_map")
+MIN_GROUP = 5
+_EFFORT = 2_000_000_000  # numbers read by one bootstrap: some ten seconds
+
+
+def write_scores(path: str | Path, frame: pd.DataFrame) -> None:
+    """Write scores as .csv or .parquet, whole or not at all; scores in the other format beside them are removed.
+
+    Raises:
+        SightlineError: another suffix, a missing extra, or a folder that cannot be written.
+    """
+    path = Path(path)
+    other = _sibling(path)
+    # Doubles throughout: what is read back gives the same numbers to the last digit.
+    frame = frame.astype(dict.fromkeys(frame.select_dtypes("float32"), "float64") | {"pg": "Int64"})
+    with whole(path) as temporary:
+        if path.suffix == ".csv":
+            frame.to_csv(temporary, index=False)
+        else:
+            frame.to_parquet(temporary, index=False, engine="pyarrow")
+    other.unlink(missing_ok=True)
+
+
+def _sibling(path: Path) -> Path:
+    if path.suffix not in (".csv", ".parquet"):
+        raise SightlineError(f"{path}: expected a name that ends in .csv or .parquet.")
+    if path.suffix == ".parquet":
+        require("parquet", "pyarrow")
+    return path.with_suffix(".parquet" if path.suffix == ".csv" else ".csv")
+
+
+def read_scores(audit: str | Path) -> pd.DataFrame:
+    """The scores.csv or scores.parquet of an audit directory; names and ids as they are written ("0012", "NA"), no NaN.
+
+    Raises:
+        SightlineError: there is none or one of each, it cannot be read, lacks a column, holds text for numbers, or
+            repeats an id; or Parquet needs an extra that is not installed.
+    """
+    path = _found(Path(audit))
+    try:
+        frame = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise SightlineError(f"cannot read {path}: {error}. Run `sightline audit` again.") from error
+    return _checked(frame, path)
+
+
+def _found(audit: Path) -> Path:
+    found = [path for path in (audit / "scores.csv", audit / "scores.parquet") if path.is_file()]
+    if not found:
+        raise SightlineError(f"{audit} holds neither scores.csv nor scores.parquet. Make them with `sightline audit`.")
+    if len(found) > 1:
+        raise SightlineError(f"{audit} holds scores.csv and scores.parquet. Delete the one that is out of date.")
+    if found[0].suffix == ".parquet":
+        require("parquet", "pyarrow")
+    return found[0]
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    return pd.read_csv(
+        path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values={"ch": [""], "pg": [""]},
+        float_precision="round_trip",
+    )  # fmt: skip
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    return pd.read_parquet(path, engine="pyarrow").astype({"pg": "float64"})
+
+
+def _checked(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    if missing := [name for name in (*TEXT, *NUMBERS) if name not in frame]:
+        raise SightlineError(f"{path} has no column {', '.join(missing)}. Run `sightline audit` again.")
+    for name in frame.columns.difference(list(TEXT)):
+        if not is_numeric_dtype(frame[name]):
+            raise SightlineError(f"{path}: column {name} holds what is no number. Run `sightline audit` again.")
+    if (twice := frame["id"].duplicated()).any():
+        raise SightlineError(f"{path} names image {frame['id'][twice].iloc[0]!r} more than once. Ids must be unique.")
+    return frame
+
+
+def summarise(
+    frame: pd.DataFrame, classes: Sequence[str], level: float = 0.95, min_group: int = MIN_GROUP, seed: int = 0
+) -> dict[str, Any]:
+    """The entries "metrics", "groups" and "empty_maps" of an audit's summary.
+
+    accuracy, worst_group and pg carry Wilson intervals, ch a BCa bootstrap interval, macro_f1 and auroc a percentile
+    one. What is not defined is None; worst_group as a whole, where no group has `min_group` images.
+
+    Raises:
+        SightlineError: a label or prediction that is no class, a missing probability column, or a level outside (0, 1).
+    """
+    of = samples(frame, classes, min_group)
+    groups = _groups(frame)
+    metrics = {
+        "accuracy": _proportion(frame["correct"], level),
+        "macro_f1": _entry(of["macro_f1"].interval(level, seed)),
+        "auroc": _entry(of["auroc"].interval(level, seed)),
+        "worst_group": _worst({name: right for name, right in groups.items() if len(right) >= min_group}, level),
+        "ch": _entry(stats.mean_interval(frame["ch"], level, seed=seed)),
+        "pg": _proportion(frame["pg"].dropna(), level),
+    }
+    by_group = {name: {"accuracy": float(right.mean()), "n": len(right)} for name, right in groups.items()}
+    return {"metrics": metrics, "groups": by_group, "empty_maps": int(frame["empty_map"].sum())}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One metric's data, a row per image, and the statistic that makes a number of them."""
+
+    data: stats.Array
+    statistic: stats.Statistic = stats.means
+
+    @property
+    def resamples(self) -> int:
+        """As many bootstrap samples as usual; fewer where each of them is large."""
+        return int(np.clip(_EFFORT // max(self.data.size, 1), 200, stats.RESAMPLES))
+
+    def interval(self, level: float, seed: int) -> stats.Interval:
+        """The metric with its percentile bootstrap interval."""
+        return stats.bootstrap(self.data, self.statistic, level, self.resamples, seed)
+
+
+def samples(frame: pd.DataFrame, classes: Sequence[str], min_group: int = MIN_GROUP) -> dict[str, Sample]:
+    """The metrics of an audit by name, ready to be resampled; in pairs with those of the same images in the same order.
+
+    Raises:
+        SightlineError: a label or prediction that is no class, or a missing probability column.
+    """
+    label, prediction = (_numbers(frame, name, classes) for name in ("label", "prediction"))
+    correct, group = frame["correct"].to_numpy(), _group_numbers(frame, min_group)
+    return {
+        "accuracy": Sample(correct),
+        "macro_f1": Sample(np.column_stack([label, prediction]), stats.macro_f1),
+        "auroc": Sample(np.column_stack([label, _probabilities(frame, classes)]), stats.macro_auroc),
+        "worst_group": Sample(np.column_stack([correct, group])[group >= 0], stats.worst_group),
+        "ch": Sample(frame["ch"].to_numpy(float)),
+        "pg": Sample(frame["pg"].to_numpy(float)),
+    }
+
+
+def _numbers(frame: pd.DataFrame, column: str, classes: Sequence[str]) -> stats.Array:
+    """(n,) class numbers of a column of class names."""
+    numbers = pd.Index(classes).get_indexer(pd.Index(frame[column]))
+    if (unknown := numbers < 0).any():
+        name = frame[column][unknown].iloc[0]
+        raise SightlineError(f"scores: {column} {name!r} is not one of the classes. {did_you_mean(name, classes)}")
+    return numbers
+
+
+def _probabilities(frame: pd.DataFrame, classes: Sequence[str]) -> stats.Array:
+    """(n, classes) probabilities."""
+    names = [f"p_{name}" for name in classes]
+    if missing := [name for name in names if name not in frame]:
+        raise SightlineError(f"scores: there is no column {', '.join(missing)}. Run `sightline audit` again.")
+    return frame[names].to_numpy(float)
+
+
+def _groups(frame: pd.DataFrame) -> dict[str, pd.Series]:
+    """Right (1) and wrong (0) answers by group; images without a group are in none."""
+    return {str(name): right for name, right in frame["correct"].groupby(frame["group"]) if name}
+
+
+def _group_numbers(frame: pd.DataFrame, min_group: int) -> stats.Array:
+    """(n,) number of each image's group, -1 for none or one that is too small."""
+    large = [name for name, right in _groups(frame).items() if len(right) >= min_group]
+    return pd.Index(large, dtype=object).get_indexer(pd.Index(frame["group"], dtype=object))
+
+
+def _worst(groups: Mapping[str, pd.Series], level: float) -> dict[str, Any] | None:
+    if not groups:
+        return None
+    name = min(groups, key=lambda name: groups[name].mean())
+    return _proportion(groups[name], level) | {"group": name}
+
+
+def _proportion(right: pd.Series, level: float) -> dict[str, Any]:
+    return _entry(stats.proportion_interval(int(right.sum()), len(right), level))
+
+
+def _entry(interval: stats.Interval) -> dict[str, Any]:
+    return {"value": interval.value, "low": interval.low, "high": interval.high, "n": interval.n}

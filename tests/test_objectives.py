@@ -1,0 +1,247 @@
+"""One suite over every exported objective, then values: by hand, by plain references, by public implementations."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from conftest import images, rebuild_net
+from nets import Deep, Residual, double
+from numeric import directional
+from sightline import Guided, objectives, record
+from sightline.errors import SightlineError
+from sightline.explainers import GradCAM
+from sightline.maps import resize
+from sightline.objectives import CE, CFCN, CGC, ContextSwap, Objective, Step, causal_focus_loss, cgc_loss, context_swap
+from sightline.types import Batch
+from sightline.views import Crop
+
+VARIANTS = {
+    "CE": lambda: [CE()],
+    "CGC paper": lambda: [CE(), CGC("paper", scale=(0.4, 1))],
+    "CGC official": lambda: [CE(), CGC("official", weight=0.5, scale=(0.4, 1))],
+    "CFCN F": lambda: [CE(), CFCN("F")],
+    "CFCN F masks": lambda: [CE(), CFCN("F", resize="masks", dead="ignore")],
+    "CFCN C": lambda: [CE(), CFCN("C", weight=3)],
+    "ContextSwap": lambda: [CE(), ContextSwap()],
+    "all": lambda: [CE(), CGC("paper", scale=(0.4, 1)), CFCN("C"), ContextSwap()],
+}
+FORWARDS = {"CE": 1, "CGC paper": 2, "CGC official": 3, "CFCN F": 1, "CFCN F masks": 1, "CFCN C": 1, "ContextSwap": 2, "all": 3}
+each = pytest.mark.parametrize("name", VARIANTS)
+
+
+def batch(count=6, size=12, seed=4):
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.zeros(count, size, size, dtype=torch.float64)
+    mask[:, 2:8, 3:9] = 1
+    has_mask = torch.arange(count) % 3 != 2
+    mask[~has_mask] = 1
+    image = torch.rand(count, 3, size, size, generator=generator, dtype=torch.float64)
+    return Batch(image, torch.arange(count) % 4, mask, has_mask, torch.arange(count))
+
+
+def loss_of(guided, seed=11, on=None):
+    torch.manual_seed(seed)
+    return guided(on or batch())[0]
+
+
+def test_every_exported_objective_is_in_this_suite():
+    exported = {o for o in vars(objectives).values() if isinstance(o, type) and issubclass(o, Objective)} - {Objective}
+    assert exported == {type(o) for variant in VARIANTS.values() for o in variant()}
+
+
+@each
+@pytest.mark.parametrize("net", [Residual, Deep])
+def test_finite_and_every_parameter_gets_a_gradient(name, net):
+    model = double(net())
+    loss = loss_of(Guided(model, VARIANTS[name](), 12))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+@each
+@pytest.mark.parametrize("net", [Residual, Deep])
+def test_gradients_agree_with_finite_differences(name, net):
+    model = double(net())
+    guided = Guided(model, VARIANTS[name](), 12)
+    analytic, numeric = directional(lambda: loss_of(guided), model)
+    assert analytic == pytest.approx(numeric, rel=1e-5)
+
+
+@each
+def test_no_image_is_forwarded_twice_and_no_more_than_declared(name):
+    model, seen = double(Residual()), []
+    guided = Guided(model, VARIANTS[name](), 12)
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    loss_of(guided)
+    assert len(seen) == FORWARDS[name]
+    assert len({image.data_ptr() for image in seen}) == len(seen)
+
+
+@each
+def test_alone_equals_composed(name):
+    """Terms do not depend on what else is in the step: neither on its forwards nor on its random draws."""
+    model = double(Residual()).eval()
+    torch.manual_seed(11)
+    _, alone = Guided(model, VARIANTS[name](), 12)(batch())
+    torch.manual_seed(11)
+    own = VARIANTS[name]()
+    others = [o for o in VARIANTS["all"]() if not set(o.weights) & {w for v in own for w in v.weights}]
+    _, composed = Guided(model, [*others, *own], 12)(batch())
+    for term, value in alone.items():
+        torch.testing.assert_close(composed[term], value)
+
+
+@each
+def test_the_loss_is_the_weighted_sum_of_its_terms(name):
+    guided = Guided(double(Residual()).eval(), VARIANTS[name](), 12)
+    torch.manual_seed(11)
+    loss, terms = guided(batch())
+    weights = {k: w for o in VARIANTS[name]() for k, w in o.weights.items()}
+    assert set(terms) == set(weights)
+    assert float(loss) == pytest.approx(sum(weights[k] * float(v) for k, v in terms.items()), rel=1e-12)
+    assert not any(v.requires_grad for v in terms.values())
+
+
+@each
+@pytest.mark.parametrize("case", ["one image", "no mask", "unlabelled"])
+def test_odd_batches_stay_finite(name, case):
+    odd = batch(1 if case == "one image" else 6)
+    if case == "no mask":
+        odd = odd._replace(mask=torch.ones_like(odd.mask), has_mask=torch.zeros_like(odd.has_mask))
+    if case == "unlabelled":
+        odd = odd._replace(label=torch.full_like(odd.label, -1))
+    model = double(Residual()).eval()
+    loss = loss_of(Guided(model, VARIANTS[name](), 12), on=odd)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_a_step_remembers_passes_and_maps():
+    model, image = double(Residual()).eval(), batch().image
+    step = Step(model, ["act"])
+    explainer = GradCAM("act")
+    assert step.run(image) is step.run(image)
+    assert step.explain(explainer, image) is step.explain(explainer, image)
+    assert step.run(image.clone()) is not step.run(image)
+    assert step.explain(explainer, image).requires_grad
+
+
+def test_causal_focus_by_hand():
+    maps = torch.tensor([[[[1.0, 3.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 2.0]], [[0.0, 0.0], [0.0, 0.0]]]])
+    mask = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
+    assert causal_focus_loss(maps, mask).item() == pytest.approx(1 - (0.25 + 1 + 0) / 3)
+    assert causal_focus_loss(maps, mask, dead="ignore").item() == pytest.approx(1 - (0.25 + 1 + 1) / 3)
+    assert causal_focus_loss(maps, torch.ones_like(mask), dead="ignore").item() == pytest.approx(0, abs=1e-6)
+
+
+def test_coarse_maps_are_scored_as_if_resized():
+    maps, mask = torch.rand(2, 5, 4, 6).double(), (torch.rand(2, 16, 18) > 0.5).double()
+    torch.testing.assert_close(causal_focus_loss(maps, mask), causal_focus_loss(resize(maps, (16, 18)), mask))
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+@pytest.mark.parametrize("suffix", ["", "__up", "__down"])
+def test_cfcn_against_reference(name, suffix, oracle):
+    reference = oracle(f"loss_cfcn_{name}")
+    if f"f_per_image{suffix}" not in reference:
+        pytest.skip("this reference has other sizes")
+    maps_f, maps_c, masks = (torch.tensor(reference[k]) for k in ("maps_f", "maps_c", "masks"))
+    labels = torch.tensor(reference["labels"])
+    if suffix == "__down":
+        masks = resize(masks, maps_f.shape[2:])
+    own = maps_c.relu()[torch.arange(len(labels)), labels].unsqueeze(1)
+    for got, expected in [
+        (causal_focus_loss(maps_f.relu(), masks), "f_per_image"),
+        (causal_focus_loss(maps_f.relu(), masks, dead="ignore"), "f_per_image_dead_ignored"),
+        (causal_focus_loss(own, masks), "c_per_image"),
+    ]:
+        np.testing.assert_allclose(got, reference[expected + suffix], atol=1e-12)
+
+
+def test_cfcn_c_on_the_papers_network_is_the_class_map_itself():
+    """Logits that average rectified class maps: the Grad-CAM of the label is that map, so eq. 2 is literal."""
+    from sightline.models import ConvNet
+
+    net = ConvNet("cfcn_c", 4, filters=(5,), stride_every=0).double()
+    images_ = batch()
+    term = Guided(net, [CFCN("C", layer="maps")], 12)(images_)[1]["cfcn"]
+    maps = record(net, images_.image, taps=["maps"]).tap("maps")[torch.arange(6), images_.label].unsqueeze(1)
+    expected = (causal_focus_loss(maps, images_.mask) * images_.has_mask).mean()
+    torch.testing.assert_close(term, expected.detach(), rtol=1e-5, atol=0)  # eps sees another scale
+
+
+def test_cgc_by_hand():
+    """Maps that all agree leave chance, log B; of two orthogonal maps, the own one is 1/(1 + e^-1/tau)."""
+    crop = Crop((2, 2), torch.zeros(2, 2).long(), torch.full((2, 2), 2), torch.zeros(2).bool())
+    same = torch.ones(2, 2, 2).double()
+    torch.testing.assert_close(cgc_loss(same, same, crop), torch.full((2,), math.log(2)).double())
+    apart = torch.tensor([[[1.0, 0], [0, 0]], [[0, 0], [0, 1.0]]]).double()
+    expected = torch.full((2,), math.log(1 + math.exp(-1 / 0.5))).double()
+    for anchor in ("orig", "aug"):
+        torch.testing.assert_close(cgc_loss(apart, apart, crop, 0.5, anchor), expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("name", ["resnet18_64", "resnet18_96", "resnet18_224"])
+@pytest.mark.parametrize("preset", ["paper", "official"])
+def test_cgc_against_public_implementation(name, preset, oracle):
+    reference = oracle(f"cgc_{name}")
+    meta = reference["meta"]
+    net, x = rebuild_net(meta), images(meta)
+    rows, labels = torch.tensor(reference["crop"]).long(), torch.tensor(reference["labels"])
+    crop = Crop(tuple(x.shape[2:]), rows[:, :2], rows[:, 2:4], rows[:, 4].bool())
+    views = {"x": x, "aug": crop.apply(x)}
+    if preset == "official":
+        views = {"xe": images(meta | {"img": meta["img"] | {"seed": meta["xe_seed"]}})} | views
+    explainer = GradCAM("layer4", elementwise=True)
+    runs = {name: record(net, view, taps=explainer.taps) for name, view in views.items()}
+    target = runs["x"].target()
+    maps = (explainer(runs[name], target, differentiable=True) for name in ("x", "aug"))
+    con = cgc_loss(*maps, crop, meta["tau"], "orig" if preset == "paper" else "aug").mean()
+    ce = sum(F.cross_entropy(runs[name].logits, labels) for name in (runs if preset == "official" else ["x"]))
+    total = ce + meta["lam"] * con
+    norms = [g.norm().item() for g in torch.autograd.grad(total, list(net.parameters()))]
+    paper = preset == "paper"
+    assert con.item() == pytest.approx(float(reference["paper_con_mean" if paper else "con_loss"]), rel=1e-9)
+    assert total.item() == pytest.approx(float(reference["paper_total" if paper else "total"]), rel=1e-9)
+    np.testing.assert_allclose(norms, reference[f"{preset}_total_gradnorm"], rtol=1e-9, atol=1e-10)
+
+
+def test_flip_bug_mirrors_a_quarter_of_the_images():
+    cgc, generator = CGC(flip_bug=True), torch.Generator().manual_seed(0)
+    crop = cgc._crop(torch.zeros(8000, 1, 4, 4), generator)
+    assert crop.flip.double().mean() == pytest.approx(0.5, abs=0.03)
+    assert cgc._mirror(crop, generator).flip.double().mean() == pytest.approx(0.25, abs=0.03)
+
+
+def test_context_swap_by_hand():
+    image = torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1, 1).expand(3, 1, 2, 2)
+    mask = torch.tensor([[1.0, 0.0], [0.0, 0.5]]).expand(3, 2, 2)
+    out = context_swap(image, mask, torch.tensor([True, True, False]), 1)
+    assert out[0].tolist() == [[[1, 2], [2, 1.5]]]
+    assert out[1].tolist() == [[[2, 3], [3, 2.5]]]
+    assert torch.equal(out[2], image[2])
+
+
+def test_multi_label_cross_entropy():
+    logits, label = torch.randn(3, 4), torch.rand(3, 4).round()
+    torch.testing.assert_close(objectives.base.classification_loss(logits, label), F.binary_cross_entropy_with_logits(logits, label))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: CE(weight=-1), "not negative"), (lambda: CFCN(weight=math.nan), "finite"), (lambda: CGC(tau=0), "above 0"),
+        (lambda: Guided(Deep(), []), "objectives is empty"), (lambda: Guided(Deep(), [CE(), CE()], 12), "same term twice"),
+        (lambda: Guided(Deep(), [CFCN(layer="featurs")], 12), "Did you mean 'features'"),
+        (lambda: Guided(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 2)), [CE(), CGC()], 4), "Pass layer="),
+        (lambda: Guided(Deep(), [CFCN()], 12)(batch()._replace(image=batch().image.float(), label=torch.rand(6, 4))), "one class per image"),
+    ],
+)  # fmt: skip
+def test_bad_arguments(make, message):
+    with pytest.raises(SightlineError, match=message):
+        make()
