@@ -43,7 +43,7 @@ def audit(
     *,
     explainer: Explainer | None = None,
     target: Literal["label", "prediction"] = "label",
-    margin: float = 15.0,
+    margin: float | None = None,
     batch_size: int = 64,
     level: float = 0.95,
     file: Literal["csv", "parquet"] = "csv",
@@ -56,7 +56,8 @@ def audit(
         out: the audit directory; its files are replaced.
         explainer: element-wise Grad-CAM at the layer `find_layer` chooses, unless another is given.
         target: explain each image's label, as the papers do, or the model's own prediction.
-        margin: of the pointing game, in pixels of the masks.
+        margin: of the pointing game, in pixels of the masks; None for 15 pixels of an image with a short side of 448,
+            the size at which the papers measure, and in proportion for others.
         batch_size: images in memory at a time.
         level: of the intervals.
         file: format of the scores.
@@ -70,6 +71,7 @@ def audit(
     if data.labels.ndim != 1:
         raise SightlineError(f"{data.name} is multi-label: audit needs one class per image.")
     out = Path(out)
+    margin = margin if margin is not None else 15 * min(data.size) / 448
     bound = bind(explainer or GradCAM(elementwise=True), subject.model, data.size)
     metrics: dict[str, PerImage] = {"ch": ContentHeatmap(), "pg": PointingGame(margin=margin)}
     gallery = _Gallery(data)

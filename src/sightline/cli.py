@@ -197,7 +197,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--layer", help="where the maps live; found if left out")
     sub.add_argument("--averaged", action="store_true", help="channel-averaged Grad-CAM instead of element-wise")
     sub.add_argument("--target", choices=["label", "prediction"], default="label", help="the class explained")
-    sub.add_argument("--margin", type=float, default=15.0, help="of the pointing game, in pixels of the masks")
+    sub.add_argument("--margin", type=float, help="of the pointing game, in pixels; default 15 at a short side of 448")
     sub.add_argument("--batch-size", type=int, default=64)
     sub.add_argument("--format", choices=["csv", "parquet"], default="csv", help="of the per-image scores")
 

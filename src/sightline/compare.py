@@ -30,7 +30,11 @@ class Audit:
 
 
 def compare(
-    audits: Sequence[Path], out: Path, names: Sequence[str] | None = None, level: float = 0.95, seed: int = 0
+    audits: Sequence[str | Path],
+    out: str | Path,
+    names: Sequence[str] | None = None,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Join audits by image id, test each against the first, and write `out`/comparison.json.
 
@@ -49,7 +53,7 @@ def compare(
         What comparison.json holds.
 
     Raises:
-        SightlineError: fewer than two audits, as many names as audits not given, a missing or damaged file, audits of
+        SightlineError: fewer than two audits, another number of names, a file that is missing or damaged, or audits of
             different data, splits, settings or images.
     """
     if len(audits) < 2:
@@ -61,7 +65,7 @@ def compare(
         _refuse_unlike(loaded[0], other)
     named = dict(zip(_unique(names or [str(one.summary["run"]) for one in loaded]), loaded, strict=True))
     comparison = _comparison(named, level, seed) | {"audits": [_relative(one.folder, out) for one in loaded]}
-    write_json(out / "comparison.json", comparison)
+    write_json(Path(out) / "comparison.json", comparison)
     return comparison
 
 
@@ -136,7 +140,7 @@ def _difference(metric: str, a: Sample, b: Sample, level: float, seed: int) -> d
     return entry | {"p": test.p, "test": "McNemar exact", "b": test.b, "c": test.c}
 
 
-def _relative(folder: Path, out: Path) -> str:
+def _relative(folder: Path, out: str | Path) -> str:
     """The audit as seen from the comparison, so that both can be moved together."""
     return Path(os.path.relpath(folder, out)).as_posix()
 

@@ -110,8 +110,11 @@ def save(model: Classifier, path: str | Path) -> None:
     Raises:
         SightlineError: the file cannot be written.
     """
-    with whole(path) as temporary:
-        safetensors.torch.save_model(model, str(temporary), {_METADATA: json.dumps(model.origin)})
+    try:
+        with whole(path) as temporary:
+            safetensors.torch.save_model(model, str(temporary), {_METADATA: json.dumps(model.origin)})
+    except safetensors.SafetensorError as error:
+        raise SightlineError(f"cannot write {path}: {error}. Check the folder's permissions and the free space.") from error
 
 
 def _load_saved(path: Path) -> Classifier:

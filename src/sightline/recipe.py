@@ -132,7 +132,7 @@ def build(config: Namespace) -> Recipe:
 
 def dump(config: Namespace) -> str:
     """The resolved recipe as YAML, defaults included."""
-    return str(_parser().dump(config, skip_none=False))
+    return str(_parser().dump(config, skip_unset=False))
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -17,7 +17,7 @@ Statistic = Callable[[Array, Rows], Array]
 """(n, ...) data, (m, n) row numbers -> (m,) the statistic of each selection of rows; NaN where it is not defined."""
 
 RESAMPLES = 2000
-_CHUNK = 1_000_000  # row numbers held at a time
+_CHUNK = 200_000  # row numbers at a time: few enough to stay in the cache
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def train(
         max_epochs=recipe.training.epochs,
         precision="bf16-mixed" if recipe.training.precision == "bf16" else "32-true",
         gradient_clip_val=recipe.training.clip,
-        callbacks=[_checkpoints(out), TQDMProgressBar(refresh_rate=10)],
+        callbacks=[_checkpoints(out), Progress(refresh_rate=10)],
         plugins=[WholeCheckpoints()],
         logger=_loggers(out, recipe, step),
         use_distributed_sampler=False,
@@ -187,13 +188,23 @@ class Module(L.LightningModule):
         return batch._replace(image=batch.image.contiguous(memory_format=torch.channels_last))
 
 
+class Progress(TQDMProgressBar):
+    """Lightning's bar without the logger's version, which says nothing here."""
+
+    def get_metrics(self, *args: Any) -> dict[str, int | str | float | dict[str, float]]:
+        """The loss, its terms and the validation accuracy."""
+        return {name: value for name, value in super().get_metrics(*args).items() if name != "v_num"}
+
+
 class WholeCheckpoints(TorchCheckpointIO):
     """Checkpoints that a kill or a full disk cannot leave half-written."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write to a temporary name, then rename."""
+        """Write to a temporary name, then rename; through memory, since torch names no reason when a disk is full."""
+        buffer = BytesIO()
+        torch.save(checkpoint, buffer)
         with whole(path) as temporary:
-            torch.save(checkpoint, temporary)
+            temporary.write_bytes(buffer.getbuffer())
 
 
 def _prepare(out: Path, text: str, resume: bool) -> bool:

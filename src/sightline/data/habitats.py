@@ -98,7 +98,7 @@ class Habitats(Source):
     def __init__(
         self,
         split: str = "train",
-        correlation: float = 0.7,
+        correlation: float = 0.8,
         size: Size = 48,
         per_digit: int = 4,
         mask_fraction: float = 1.0,

@@ -56,7 +56,7 @@ def scatter(places: Sequence[Place], colours: Colours, even_map: float | None, s
     x = Axis(*share_span(_ends([place.ch for place in places]) + reference), 44, width - 14)
     y = Axis(*share_span(_ends([place.accuracy for place in places])), height - 50, 32)
     frame(svg, x, y, lambda v: f"{v:.3g}", _hundredfold)
-    text(svg, 4, 15, f"Accuracy on {split}, % ↑", "title")
+    text(svg, 0, 15, f"Accuracy on {split}, % ↑", "title")
     text(svg, x.end, height - 6, "CH, share of the map on the evidence →", "title end")
     for value in reference:
         add(svg, "line", x1=x(value), x2=x(value), y1=y.start, y2=y.end, class_="reference")
@@ -110,10 +110,10 @@ def dots(rows: Mapping[str, Mapping[str, Estimate]], colours: Colours) -> Markup
     words = "; ".join(f"{run} on {split} {_percent(estimate)}" for run, split, estimate in every)
     svg = canvas(width, height, f"Accuracy by split: {words}.")
     x = Axis(*share_span(_ends([estimate for _, _, estimate in every])), 136, width - 54)
-    text(svg, 4, 15, "Accuracy by split, % →", "title")
+    text(svg, 0, 15, "Accuracy by split, % →", "title")
     columns(svg, x, top + 6, height - 26, _hundredfold)
     for split, of_runs in rows.items():
-        text(svg, 4, top + head - 9, split, "note")
+        text(svg, 0, top + head - 9, split, "note")
         for k, (run, estimate) in enumerate(of_runs.items()):
             _line(group(svg, colours[run]), run, estimate, x, top + head + step * (k + 0.5), colours[run])
         top += head + step * len(of_runs)
@@ -121,7 +121,7 @@ def dots(rows: Mapping[str, Mapping[str, Estimate]], colours: Colours) -> Markup
 
 
 def _line(parent: ET.Element, run: str, estimate: Estimate, x: Axis, y: float, colour: int) -> None:
-    text(parent, 4, y + 4, short(run, 14), "name")
+    text(parent, 0, y + 4, short(run, 14), "name")
     text(parent, x.end + 50, y + 4, shown(estimate.value, ACCURACY), "number end")
     if estimate.low is not None and estimate.high is not None:
         add(parent, "line", x1=x(estimate.low), x2=x(estimate.high), y1=y, y2=y, class_="bar")
@@ -138,7 +138,7 @@ def curves(title: str, lines: Mapping[str, Sequence[Point]], colours: Colours) -
     x = Axis(min(epochs), max(max(epochs), min(epochs) + 1), 46, width - 12)
     y = Axis(*span(values, least=max(1e-9, 0.02 * max(map(abs, values)))), height - 38, 28)
     frame(svg, x, y, lambda epoch: f"{epoch:.0f}" if epoch == round(epoch) else "", lambda value: f"{value:.3g}", 4)
-    text(svg, 4, 15, title, "title")
+    text(svg, 0, 15, title, "title")
     text(svg, x.end, height - 5, "epoch", "note end")
     for run, points in lines.items():
         places = [(x(epoch), y(value)) for epoch, value in points]

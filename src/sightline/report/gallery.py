@@ -2,10 +2,9 @@
 
 import math
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,16 @@ from sightline.report import pictures
 from sightline.report.read import Audit, Split
 from sightline.scores import read_scores
 
-Arrays = Mapping[str, npt.NDArray[Any]]
+
+class Scene(NamedTuple):
+    """One image of a gallery.npz."""
+
+    image: npt.NDArray[np.uint8]
+    """(H, W, 3)."""
+    mask: npt.NDArray[np.uint8] | None
+    """(H, W) of 0 and 1; None where nobody annotated."""
+    map: npt.NDArray[np.floating[Any]]
+    """(h, w), not negative."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +42,18 @@ class Answer:
     group: str
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> "Answer":
+    def of(cls, row: Mapping[str, Any]) -> Self:
         """From one row of scores.csv."""
-        label, group = str(row["label"]), row["group"]
+        label = row["label"]
         return cls(
             label=label,
-            prediction=str(row["prediction"]),
+            prediction=row["prediction"],
             correct=bool(row["correct"]),
             confidence=float(row["confidence"]),
             truth=_number(row.get(f"p_{label}")),
             ch=_number(row["ch"]),
             empty_map=bool(row["empty_map"]),
-            group=group if isinstance(group, str) else "",
+            group=row["group"],
         )
 
 
@@ -87,13 +95,14 @@ def gallery(split: Split, count: int) -> Gallery:
     Raises:
         SightlineError: a gallery or its scores are missing, damaged or of different images.
     """
-    arrays = {run: read_gallery(audit) for run, audit in split.audits.items()}
-    answers = {run: read_answers(audit, arrays[run]["id"]) for run, audit in split.audits.items()}
-    shared = set.intersection(*(set(of_run) for of_run in answers.values()))
-    ordered = order({id: [answers[run][id] for run in answers] for id in shared})
-    rows = [_row(id, arrays, answers) for id in ordered[:count]]
-    differing = sum(len({of_run[id].correct for of_run in answers.values()}) > 1 for id in ordered)
-    return Gallery(rows, len(ordered), differing, _even_map(next(iter(arrays.values()))))
+    scenes = {run: read_gallery(audit) for run, audit in split.audits.items()}
+    answers = {run: read_answers(audit, scenes[run]) for run, audit in split.audits.items()}
+    shared = set.intersection(*map(set, answers.values()))
+    by_image = {id: {run: of_run[id] for run, of_run in answers.items()} for id in shared}
+    ordered = order({id: list(of_runs.values()) for id, of_runs in by_image.items()})
+    rows = [_row(id, {run: of_run[id] for run, of_run in scenes.items()}, by_image[id]) for id in ordered[:count]]
+    differing = sum(len({answer.correct for answer in of_runs.values()}) > 1 for of_runs in by_image.values())
+    return Gallery(rows, len(shared), differing, _even_map(scenes[split.baseline].values()))
 
 
 def order(answers: Mapping[str, Sequence[Answer]]) -> list[str]:
@@ -118,76 +127,64 @@ def _spread(values: Sequence[float | None]) -> float:
     return max(known) - min(known) if known else 0.0
 
 
-def read_gallery(audit: Audit) -> Arrays:
-    """The arrays of gallery.npz, see `sightline audit`.
+def read_gallery(audit: Audit) -> dict[str, Scene]:
+    """The images of gallery.npz by id.
 
     Raises:
         SightlineError: the file is missing, damaged or lacks an array.
     """
-    path = _path(audit)
+    path = audit.folder / "gallery.npz"
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in ("id", "image", "mask", "has_mask", "map")}
+            ids, images, masks, has_mask, maps = (file[name] for name in ("id", "image", "mask", "has_mask", "map"))
     except FileNotFoundError as error:
         raise SightlineError(f"{path} does not exist. Run `sightline audit` again: it writes this file.") from error
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise SightlineError(f"cannot read {path}: {error}. Run `sightline audit` again.") from error
+    kept = (mask if known else None for mask, known in zip(masks, has_mask, strict=True))
+    return dict(zip(map(str, ids), map(Scene, images, kept, maps), strict=True))
 
 
-def read_answers(audit: Audit, ids: npt.NDArray[Any]) -> dict[str, Answer]:
-    """The answers about the images `ids`, by id.
+def read_answers(audit: Audit, ids: Collection[str]) -> dict[str, Answer]:
+    """The answers about the images `ids`.
 
     Raises:
         SightlineError: the scores are missing, or know nothing of one of the images.
     """
     scores = read_scores(audit.folder)
-    wanted = set(map(str, ids))
-    known = scores[scores["id"].isin(list(wanted))]
-    if unknown := wanted - set(known["id"]):
+    known = scores[scores["id"].isin(list(ids))]
+    if unknown := set(ids) - set(known["id"]):
         raise SightlineError(
-            f"{_path(audit)} holds image {min(unknown)!r}, which the scores beside it do not. "
+            f"{audit.folder / 'gallery.npz'} holds image {min(unknown)!r}, which the scores beside it do not. "
             "The files come from different audits: run `sightline audit` again."
         )
-    rows = (dict(zip(known.columns, row, strict=True)) for row in known.itertuples(index=False))
-    return {str(row["id"]): Answer.of(row) for row in rows}
+    rows = (dict(zip(known.columns, row, strict=True)) for row in known.itertuples(index=False, name=None))
+    return {row["id"]: Answer.of(row) for row in rows}
 
 
-def _path(audit: Audit) -> Path:
-    return audit.folder / "gallery.npz"
-
-
-def _row(id: str, arrays: Mapping[str, Arrays], answers: Mapping[str, Mapping[str, Answer]]) -> Row:
-    first = next(iter(arrays))
-    image, mask, _ = _of(arrays[first], id)
-    answer = answers[first][id]
-    outline = " with the outline of its mask" if mask is not None else ", which has no mask"
+def _row(id: str, scenes: Mapping[str, Scene], answers: Mapping[str, Answer]) -> Row:
+    """One image; `scenes` and `answers` by run."""
+    scene, answer = next(iter(scenes.values())), next(iter(answers.values()))
+    outline = ", which has no mask" if scene.mask is None else " with the outline of its mask"
+    views = [_view(run, id, scenes[run], answers[run]) for run in scenes]
     alt = f"Image {id}, label {answer.label}{outline}."
-    return Row(
-        id, answer, pictures.plain(image, mask), alt, [_view(run, id, arrays[run], answers[run][id]) for run in arrays]
-    )
+    return Row(id, answer, pictures.plain(scene.image, scene.mask), alt, views)
 
 
-def _view(run: str, id: str, arrays: Arrays, answer: Answer) -> View:
-    picture = pictures.overlay(*(_of(arrays, id)[i] for i in (0, 2, 1)))
+def _view(run: str, id: str, scene: Scene, answer: Answer) -> View:
     share = "" if answer.ch is None else f" {100 * answer.ch:.0f} % of it lies on the evidence."
     verdict = "correct" if answer.correct else f"wrong, the label is {answer.label}"
     alt = (
         f"Map of {run} on image {id}.{' The map is empty.' if answer.empty_map else share} "
         f"It predicts {answer.prediction} with {100 * answer.confidence:.0f} % confidence: {verdict}."
     )
-    return View(run, answer, picture, alt)
+    return View(run, answer, pictures.overlay(scene.image, scene.map, scene.mask), alt)
 
 
-def _of(arrays: Arrays, id: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None, npt.NDArray[Any]]:
-    """Image, mask (None where there is none) and map of one image."""
-    at = int(np.flatnonzero(arrays["id"].astype(str) == id)[0])
-    return arrays["image"][at], arrays["mask"][at] if arrays["has_mask"][at] else None, arrays["map"][at]
+def _even_map(scenes: Collection[Scene]) -> float | None:
+    masks = [float(scene.mask.mean()) for scene in scenes if scene.mask is not None]
+    return sum(masks) / len(masks) if masks else None
 
 
-def _even_map(arrays: Arrays) -> float | None:
-    masks = arrays["mask"][arrays["has_mask"].astype(bool)]
-    return float(masks.mean()) if len(masks) else None
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None or value == "" or math.isnan(float(value)) else float(value)
+def _number(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else float(value)

@@ -52,8 +52,9 @@ def _pixels(image: Bytes) -> Floats:
 def _smooth(map: npt.NDArray[np.floating[Any]], shape: tuple[int, ...]) -> Floats:
     height, width = shape
     resized = Image.fromarray(map.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
-    values: Floats = np.asarray(resized, dtype=np.float32)
-    return values / np.maximum(values.max(), np.finfo(np.float32).tiny)
+    values: Floats = np.array(resized, dtype=np.float32)
+    values /= values.max() or 1
+    return values
 
 
 def _outlined(pixels: Floats, mask: Bytes | None) -> Floats:

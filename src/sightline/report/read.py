@@ -118,11 +118,15 @@ def _comparison(path: Path, content: Mapping[str, Any]) -> Split:
         runs, baseline = content["runs"], content["baseline"]
         audits = [_audit(_resolved(path, folder)) for folder in content["audits"]]
         if len(audits) != len(runs) or baseline not in runs:
-            raise SightlineError(f"{path} must list one audit for each run, the baseline among them. Run compare again.")
+            raise SightlineError(
+                f"{path} must list one audit for each run, the baseline among them. Run compare again."
+            )
         metrics = {key: _each(Estimate.of, of_runs) for key, of_runs in content["metrics"].items()}
         differences = {run: _each(Difference.of, of_metrics) for run, of_metrics in content["differences"].items()}
         named = dict(zip(runs, audits, strict=True))
-        return Split(content["split"], named, metrics, differences, baseline, content["level"], audits[0].summary["data"])
+        return Split(
+            content["split"], named, metrics, differences, baseline, content["level"], audits[0].summary["data"]
+        )
     except (KeyError, TypeError, AttributeError) as error:
         raise SightlineError(f"{path} is not what `sightline compare` writes: {error!r}. Run it again.") from error
 

@@ -25,7 +25,7 @@ def commands(splits: Sequence[Split], runs: Sequence[Run], out: Path) -> list[st
 def _options(split: Split) -> str:
     """What the audits were asked for, as far as their summaries tell."""
     summary = split.audits[split.baseline].summary
-    return "".join(f" --{key} {quote(str(summary[key]))}" for key in ("target", "margin") if key in summary)
+    return "".join(f" --{key} {quote(str(summary[key]))}" for key in ("target", "margin") if summary.get(key))
 
 
 def _ending(splits: Sequence[Split], folders: Sequence[str]) -> list[str]:

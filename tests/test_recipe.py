@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sightline import recipe
+from sightline.errors import SightlineError
+from sightline.objectives import CE, CFCN
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+CONFIG = {
+    "data": {"class_path": "Habitats", "init_args": {"per_digit": 1}},
+    "model": {"spec": "sightline:cnn", "arguments": {"filters": [4, 8]}},
+    "objectives": ["CE", {"class_path": "CFCN", "init_args": {"variant": "F"}}],
+    "optimizer": {"lr": "3e-3"},
+}
+
+
+@pytest.fixture
+def path(tmp_path):
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(CONFIG))
+    return tmp_path / "r.yaml"
+
+
+def test_a_recipe_becomes_objects(path):
+    made = recipe.build(recipe.read(path, ["objectives.1.weight=2", "data.correlation=0", "seed=5", "objectives.0.smoothing=0.1"]))
+    assert [type(o) for o in made.objectives] == [CE, CFCN]
+    assert made.objectives[0].smoothing == 0.1
+    assert made.objectives[1].weights == {"cfcn": 2}
+    assert (made.data.correlation, made.seed, made.optimizer.lr) == (0, 5, 3e-3)
+    assert made.guided().objectives[1].taps == ("net.block2",)
+
+
+def test_the_resolved_recipe_reads_back_as_itself(path, tmp_path):
+    text = recipe.dump(recipe.read(path))
+    (tmp_path / "again.yaml").write_text(text)
+    assert recipe.dump(recipe.read(tmp_path / "again.yaml")) == text
+    assert yaml.safe_load(text)["objectives"][1]["init_args"]["layer"] is None
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimiser.lr=1", "Did you mean 'optimizer'"), ("optimizer.learning=1", "'learning' is not accepted|option 'learning'"),
+        ("objectives.1.wieght=1", "Did you mean 'weight'"), ("objectives.1=CFNC", "Did you mean 'CFCN'"),
+        ("objectives.1.variant=G", "Got value: G"), ("optimizer.lr=fast", "Got value: fast"), ("objectives.7.weight=1", "positions 0 to 1"),
+        ("optimizer.lr", "expected key=value"), ("training.epochs=0", "at least 1"), ("model.spec=sightline:cnnn", "Did you mean 'cnn'"),
+        ("model.arguments.fitlers=[1]", "Did you mean 'filters'"), ("data.correlaton=1", "Did you mean 'correlation'"),
+        ("model.spec=resnet", "FAMILY:NAME"), ("objectives.1.layer=blokc1", "no layer"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named(path, override, message):
+    with pytest.raises(SightlineError, match=message):
+        recipe.build(recipe.read(path, [override])).guided()
+
+
+def test_missing_parts(tmp_path):
+    with pytest.raises(SightlineError, match=r"cannot read the recipe .*none.yaml"):
+        recipe.read(tmp_path / "none.yaml")
+    (tmp_path / "r.yaml").write_text("objectives: [CE]\n")
+    with pytest.raises(SightlineError, match="required.*data"):
+        recipe.read(tmp_path / "r.yaml")
+    (tmp_path / "r.yaml").write_text("a: [1\n")
+    with pytest.raises(SightlineError, match="is not YAML"):
+        recipe.read(tmp_path / "r.yaml")
+
+
+def test_differences():
+    assert recipe.differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4}) == ["a.c: 2 -> 3", "d: None -> 4"]
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=lambda p: str(p.relative_to(RECIPES)))
+def test_every_recipe_of_the_repository_is_well_typed(path):
+    recipe.read(path)
