@@ -185,7 +185,7 @@ def paired_bootstrap(
     """
     if a.shape != b.shape or a.ndim == 0:
         raise SightlineError(f"a has shape {a.shape}, b has {b.shape}: expected one row per image, the same in both.")
-    known = ~(np.isnan(a) | np.isnan(b)).reshape(len(a), -1).any(1)
+    known = ~(np.isnan(a) | np.isnan(b)).any(tuple(range(1, a.ndim)))
     a, b, n, level = a[known], b[known], int(known.sum()), _level(level)
     of_a, of_b = _whole(a, statistic), _whole(b, statistic)
     if of_a is None or of_b is None:
@@ -271,6 +271,7 @@ def _percentiles(drawn: Array, level: float) -> tuple[float, float]:
 def _bca(known: Array, drawn: Array, level: float) -> tuple[float, float]:
     """Percentiles corrected for bias and skewness; for a mean the jackknife's acceleration is the scores' skewness."""
     apart, least = known - known.mean(), 1 / len(drawn)
+    apart = apart / np.abs(apart).max()
     below = ((drawn < known.mean()).mean() + (drawn <= known.mean()).mean()) / 2
     bias = stats.norm.ppf(np.clip(below, least, 1 - least))
     acceleration = (apart**3).sum() / (6 * (apart**2).sum() ** 1.5)

@@ -33,7 +33,7 @@ class PerImage(Metric):
     higher_is_better = True
     is_differentiable = False
 
-    index: list[Tensor]
+    index: list[Tensor]  # one tensor while the processes are in step
     value: list[Tensor]
 
     def __init__(self, **kwargs: Any) -> None:
@@ -65,7 +65,7 @@ class PerImage(Metric):
         """The number of images whose score is not defined; over all processes."""
         return int(self.scores()[1].isnan().sum())
 
-    def _distinct(self, state: list[Tensor]) -> Tensor:
+    def _distinct(self, state: list[Tensor] | Tensor) -> Tensor:
         """(N,) a state's first entry for each image, by ascending index."""
         return dim_zero_cat(state)[first_of_each(dim_zero_cat(self.index))] if len(state) else torch.empty(0)
 
