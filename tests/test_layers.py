@@ -6,6 +6,7 @@ from nets import Deep, Residual, Volume
 from sightline.compat import repair_torchvision
 from sightline.errors import SightlineError
 from sightline.layers import candidates, find_layer, spatial
+from sightline.models import Normalise
 
 TORCHVISION = {
     "alexnet": "features.11", "vgg11_bn": "features.27", "resnet18": "layer4", "densenet121": "features",
@@ -55,7 +56,7 @@ def test_a_layer_whose_positions_nobody_reads_is_not_usable():
 
 def test_no_layer_is_an_error_that_says_what_to_do():
     with pytest.raises(SightlineError, match="Pass layer="):
-        find_layer(nn.Sequential(nn.Flatten(), nn.Linear(48, 2)), 4)
+        find_layer(nn.Sequential(Normalise([0.5], [0.5]), nn.Flatten(), nn.Linear(48, 2)), 4)
 
 
 def test_a_wrong_size_is_an_error():

@@ -432,6 +432,14 @@ def test_images_limits_the_rows(made: Path, tmp_path: Path) -> None:
     assert "6 of the 12 images" in page.text
 
 
+def test_empty_maps_are_counted_beside_ch(world: Path, tmp_path: Path) -> None:
+    path = world / "plain/audit/test/summary.json"
+    path.write_text(path.read_text().replace('"empty_maps": 0', '"empty_maps": 17'))
+    page = Page(build([both(world)[0]], tmp_path / "report.html", images=1))
+    assert page.text.count(" 17 empty ") == 2
+    assert "leaving out 17 empty maps" in page.text
+
+
 def test_an_image_without_mask_has_no_ch(page: Page) -> None:
     assert "no mask, no CH" in page.text
     assert any("which has no mask" in (image["alt"] or "") for image in page.all("img"))
@@ -507,8 +515,9 @@ def split(
         "accuracy": {"plain": Estimate(plain, plain - 0.03, plain + 0.03, 1200)},
         "ch": {"plain": Estimate(0.15, 0.14, 0.16, 1200)},
     }
-    audits = {run: read.Audit(Path(run), {}) for run in ("plain", "new")}
-    return read.Split(name, audits, metrics, {"new": {"accuracy": accuracy, "ch": ch}}, "plain", level, {})
+    audits = {run: read.Audit(Path(run), {"empty_maps": 0}) for run in ("plain", "new")}
+    differences = {"new": {"accuracy": accuracy, "ch": ch}}
+    return read.Split(name, audits, metrics, differences, "plain", level, {"images": 1200})
 
 
 MOVED = {1: difference(0.2, 0.0001), 0: difference(0.005, 0.6), -1: difference(-0.2, 0.0001)}
@@ -537,15 +546,32 @@ def test_verdict_follows_the_signs(ch: int, accuracy: int, start: str, conclusio
 
 
 def test_verdict_in_full() -> None:
-    hard = split(difference(-0.01, 0.6), difference(0.203, 0.00001))
+    hard = split(difference(-0.01, 0.6), replace(difference(0.203, 0.00001), n=900))
     easy = split(difference(-0.03, 0.004), MOVED[0], name="test", plain=0.9)
+    hard.audits["plain"].summary["empty_maps"] = 300
     assert [str(sentence).replace("\xa0", " ") for sentence in verdict([easy, hard])] == [
         "plain answers 90.0 % of the images of test correctly, but only 31.0 % of shifted; "
-        "15 % of its map lies on the evidence.",
-        "new moves its map towards the evidence (+0.203 CH, p < 0.001), but does not change accuracy on shifted "
-        "measurably (−1.0 points, p = 0.60): the map moved, the decisions did not measurably. "
-        "On test it loses 3.0 points (p = 0.004).",
+        "15 % of its map lies on the evidence, leaving out 300 empty maps.",
+        "new moves its map towards the evidence (+0.203 CH, p < 0.001, on the 900 images where both have one), but does "
+        "not change accuracy on shifted measurably (−1.0 points, p = 0.60); on test it loses 3.0 points (p = 0.004): the "
+        "map moved; decisions were not measurably different on shifted and worse on test.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "conclusion"),
+    [
+        (1, 1, "map and decisions both improved."),
+        (1, 0, "map and decisions both improved."),
+        (1, -1, "the map moved; decisions were better on shifted and worse on test."),
+        (0, 0, "the map moved, the decisions did not measurably."),
+        (0, 1, "the map moved; decisions were not measurably different on shifted and better on test."),
+        (-1, 1, "the map moved; decisions were worse on shifted and better on test."),
+    ],
+)
+def test_a_gain_here_does_not_hide_a_loss_there(here: int, there: int, conclusion: str) -> None:
+    splits = [split(MOVED[there], MOVED[1], name="test", plain=0.9), split(MOVED[here], MOVED[1])]
+    assert verdict(splits)[1].conclusion == conclusion
 
 
 def test_but_only_needs_intervals_apart() -> None:

@@ -1,7 +1,5 @@
 """Intervals and tests against reference values, other libraries and simulation; what they do with little to go on."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from math import comb, sqrt
 from typing import Any
@@ -261,9 +259,3 @@ def test_differences_with_little_to_go_on(a: list[float], b: list[float], expect
 def test_mistakes_are_named(call: Callable[[], object], message: str) -> None:
     with pytest.raises(SightlineError, match=message):
         call()
-
-
-def test_neither_stats_nor_compare_load_torch() -> None:
-    code = f"import sys; sys.path[:0] = {sys.path}; import sightline.compare; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"

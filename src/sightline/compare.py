@@ -150,7 +150,7 @@ _COLUMNS = {
     "accuracy": ("accuracy %", 100, 1),
     "macro_f1": ("macro-F1", 1, 3),
     "auroc": ("AUROC", 1, 3),
-    "worst_group": ("worst group %", 100, 1),
+    "worst_group": ("worst grp %", 100, 1),
     "ch": ("CH", 1, 3),
     "pg": ("PG %", 100, 1),
 }
@@ -183,7 +183,7 @@ def _cell(metric: str, entry: Mapping[str, Any] | None, difference: Mapping[str,
     return f"{value} ±{half.removeprefix('0')}{star}"
 
 
-def _short(name: str, most: int = 19) -> str:
+def _short(name: str, most: int = 16) -> str:
     """Cut in the middle: names of runs tend to differ at either end."""
     return name if len(name) <= most else f"{name[: most // 2]}…{name[-(most // 2) :]}"
 

@@ -1,7 +1,6 @@
 """Third-party packages that are missing, or installed in builds that do not fit together."""
 
 import sys
-from functools import cache
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -15,16 +14,16 @@ _NMS = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 _kept: list[Any] = []
 
 
-@cache
 def repair_torchvision() -> None:
-    """Make `import torchvision` work where its compiled operators do not fit the installed torch. Once per process.
+    """Make `import torchvision` work where its compiled operators do not fit the installed torch.
 
-    torchvision's Python code attaches shape rules to its compiled operators `nms` and `qnms` while it is imported. A wheel built
-    for another torch (PyPI's torchvision beside a CPU build of torch is the common case) cannot load these operators, so
-    the import fails, and with it timm, torchmetrics and Lightning, none of which needs them to classify images. Declaring
-    the two operators, without a kernel, is enough: whoever calls one still gets torchvision's own error.
+    While it is imported, torchvision attaches shape rules to its compiled operators `nms` and `qnms`. A wheel built for
+    another torch (often PyPI's torchvision beside a CPU build of torch) has not loaded them, so the import fails, and
+    with it timm, torchmetrics and Lightning, none of which needs them to classify images. Declaring the two operators,
+    without a kernel, is enough: whoever calls one still gets torchvision's own error.
 
-    A torchvision that works, or that is not installed, is left alone. Call this before anything imports one of the four.
+    A torchvision that works, is not installed or has been repaired is left alone. Call this before anything imports
+    one of the four packages.
 
     Raises:
         Exception: whatever else `import torchvision` raises, unchanged.

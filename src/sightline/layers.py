@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import dropwhile
 from math import isqrt, prod
 from typing import NamedTuple
 
@@ -95,7 +96,8 @@ def candidates(model: nn.Module, size: int | Sequence[int] = 224) -> Iterator[Ca
             ) from error
     top = logits.amax(1).sum()
     pooled = {id(call.output) for call in calls if _POOLING.search(type(call.module).__name__)}
-    for call in reversed(calls):
+    # What comes ahead of the first weights, such as a normalisation, is the image still.
+    for call in reversed(list(dropwhile(lambda call: not any(True for _ in call.module.parameters()), calls))):
         if id(call.output) not in pooled and _is_spatial(call, image.shape[2:]):
             yield Candidate(call.name, tuple(spatial(call.output).shape[1:]), _reaches(top, call.output))
 

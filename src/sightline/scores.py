@@ -75,7 +75,6 @@ def _found(audit: Path) -> Path:
 def _read_csv(path: Path) -> pd.DataFrame:
     return pd.read_csv(
         path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values={"ch": [""], "pg": [""]},
-        float_precision="round_trip",
     )  # fmt: skip
 
 

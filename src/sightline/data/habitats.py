@@ -34,7 +34,7 @@ FRAMES = {"retina": (210, 210, 1200, 1200), "coins": (0, 0, 360, 303)}
 """Boxes (left, upper, right, lower) that cut off what is no photograph: the black round the eye, a white margin."""
 
 VIEW = 3
-"""A crop's side is this fraction of its photograph's short side: textures stay recognisable, crops stay varied."""
+"""Short side of a photograph, in crops: crops vary, and what they show is still recognised."""
 
 BRIGHT = (255, 255, 255), (255, 226, 64), (130, 236, 255), (255, 178, 220), (190, 255, 120), (255, 204, 128)
 DARK = (10, 10, 10), (16, 24, 96), (96, 8, 28), (6, 62, 30), (66, 12, 84), (72, 38, 8)

@@ -55,6 +55,15 @@ class Split:
         """A run's metric, without a value where it was not audited."""
         return self.metrics.get(metric, {}).get(run, Estimate())
 
+    def empty_maps(self, run: str) -> int:
+        """How many of a run's maps are zero everywhere."""
+        return int(self.audits[run].summary["empty_maps"]) if run in self.audits else 0
+
+    @property
+    def images(self) -> int:
+        """How many images were audited."""
+        return int(self.data["images"])
+
     def difference(self, metric: str, run: str) -> Difference | None:
         """A run's difference to the baseline, None where none was computed."""
         return self.differences.get(run, {}).get(metric)
@@ -75,7 +84,8 @@ class Run:
 def splits(paths: Sequence[Path]) -> list[Split]:
     """Read comparisons (comparison.json or its folder) and single audits (an audit directory).
 
-    Single audits of the same images become one split, side by side without differences.
+    Single audits of the same images become one split, side by side without differences. The splits come in the order
+    of their baseline's accuracy, the easiest first.
 
     Raises:
         SightlineError: nothing given, a path that is neither, a field that is missing, or one split given twice.
@@ -90,7 +100,7 @@ def splits(paths: Sequence[Path]) -> list[Split]:
             found.append(_comparison(path, content))
         else:
             alone.setdefault((str(content.get("data")), str(content.get("split"))), []).append(_audit(path.parent))
-    return _distinct(found + [_side_by_side(audits) for audits in alone.values()])
+    return _ordered(found + [_side_by_side(audits) for audits in alone.values()])
 
 
 def located(path: Path) -> Path:
@@ -166,11 +176,11 @@ def _unique(names: Sequence[str]) -> list[str]:
     return [n if (k := names[: i + 1].count(n)) == 1 else f"{n} ({k})" for i, n in enumerate(names)]
 
 
-def _distinct(found: list[Split]) -> list[Split]:
+def _ordered(found: list[Split]) -> list[Split]:
     called = [split.name for split in found]
     if repeated := sorted({name for name in called if called.count(name) > 1}):
         raise SightlineError(f"split {repeated[0]!r} was given more than once. Pass one comparison for each split.")
-    return found
+    return sorted(found, key=lambda split: -(split.estimate("accuracy", split.baseline).value or 0.0))
 
 
 def names(of_splits: Sequence[Split]) -> list[str]:

@@ -1,6 +1,6 @@
 """The verdict: from signs, intervals and p-values to plain sentences. Nothing here knows what to expect."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sightline.report.numbers import (
@@ -26,10 +26,9 @@ class Sentence:
     said: str
     """Ends with a full stop, or with a colon before the conclusion."""
     conclusion: str = ""
-    elsewhere: str = ""
 
     def __str__(self) -> str:
-        return " ".join(filter(None, (self.run, self.said, self.conclusion, self.elsewhere)))
+        return " ".join(filter(None, (self.run, self.said, self.conclusion)))
 
 
 def hardest(splits: Sequence[Split]) -> Split:
@@ -57,9 +56,15 @@ def _baseline(splits: Sequence[Split], hard: Split) -> Sentence:
             f"answers {shown(there.value, ACCURACY)} % of the images of {easy.name} correctly, "
             f"{joint} {correct} {hard.name}"
         )
-    ch = hard.estimate("ch", hard.baseline).value
-    return Sentence(
-        hard.baseline, said + (f"; {100 * ch:.0f} % of its map lies on the evidence." if ch is not None else ".")
+    return Sentence(hard.baseline, f"{said}{_looks(hard)}.")
+
+
+def _looks(split: Split) -> str:
+    ch, empty = split.estimate("ch", split.baseline).value, split.empty_maps(split.baseline)
+    if ch is None:
+        return ""
+    return f"; {100 * ch:.0f} % of its map lies on the evidence" + (
+        f", leaving out {empty} empty maps" if empty else ""
     )
 
 
@@ -85,15 +90,41 @@ CONCLUSIONS = {
 def _compared(splits: Sequence[Split], hard: Split, run: str) -> Sentence:
     accuracy, ch = (hard.difference(key, run) or Difference() for key in ("accuracy", "ch"))
     decided, moved = accuracy.sign(hard.level), ch.sign(hard.level)
-    clauses = [_decision(accuracy, decided, hard), _map(ch, moved, hard.level)]
+    clauses = [_decision(accuracy, decided, hard), _map(ch, moved, hard)]
     if not decided:
         # What changed comes first, what did not is the contrast.
         clauses.reverse()
-    conclusion = "of one of the two nothing is known."
-    if moved is not None and decided is not None:
-        conclusion = CONCLUSIONS[moved, decided]
-    joint = " and " if moved == decided else ", but "
-    return Sentence(run, joint.join(clauses) + ":", conclusion, _elsewhere(splits, hard, run))
+    said = (" and " if moved == decided else ", but ").join(clauses)
+    others = {split: sign for split in splits if split is not hard and (sign := _sign(split, run))}
+    gains = "".join(f"; on {split.name} it {_gain(split, run, sign)}" for split, sign in others.items())
+    return Sentence(
+        run, f"{said}{gains}:", _concluded(moved, decided, hard.name, {s.name: o for s, o in others.items()})
+    )
+
+
+def _concluded(moved: int | None, decided: int | None, hard: str, others: Mapping[str, int]) -> str:
+    """One conclusion where the splits agree, else the splits one by one: what a gain costs must not be left out."""
+    if moved is None or decided is None:
+        return "of one of the two nothing is known."
+    if set(others.values()) <= {decided}:
+        return CONCLUSIONS[moved, decided]
+    each = " and ".join(f"{DECISIONS[sign]} on {name}" for name, sign in {hard: decided, **others}.items())
+    return f"{MAPS[moved]} decisions were {each}."
+
+
+DECISIONS = ("not measurably different", "better", "worse")
+MAPS = ("the map did not move measurably;", "the map moved;", "the map got worse;")
+
+
+def _sign(split: Split, run: str) -> int | None:
+    difference = split.difference("accuracy", run)
+    return difference.sign(split.level) if difference else None
+
+
+def _gain(split: Split, run: str, sign: int) -> str:
+    difference = split.difference("accuracy", run) or Difference()
+    gains = "gains" if sign > 0 else "loses"
+    return f"{gains} {_size(difference)} points ({_evidence(difference, split.level)})"
 
 
 def _decision(difference: Difference, sign: int | None, split: Split) -> str:
@@ -109,7 +140,7 @@ def _decision(difference: Difference, sign: int | None, split: Split) -> str:
     )
 
 
-def _map(difference: Difference, sign: int | None, level: float) -> str:
+def _map(difference: Difference, sign: int | None, split: Split) -> str:
     if sign is None:
         return "has no CH to compare"
     what = (
@@ -117,21 +148,9 @@ def _map(difference: Difference, sign: int | None, level: float) -> str:
         "moves its map towards the evidence",
         "moves its map away from the evidence",
     )
-    return f"{what[sign]} ({signed(difference.value, CH)} CH, {_evidence(difference, level, CH)})"
-
-
-def _elsewhere(splits: Sequence[Split], hard: Split, run: str) -> str:
-    """Clear gains and losses of accuracy on the other splits: what an improvement costs must not be left out."""
-    others = [split for split in splits if split is not hard]
-    return " ".join(filter(None, (_gain(split, split.difference("accuracy", run)) for split in others)))
-
-
-def _gain(split: Split, difference: Difference | None) -> str:
-    sign = difference.sign(split.level) if difference else 0
-    if difference is None or not sign:
-        return ""
-    gains = "gains" if sign > 0 else "loses"
-    return f"On {split.name} it {gains} {_size(difference)} points ({_evidence(difference, split.level)})."
+    fewer = None not in (difference.n, split.images) and difference.n != split.images
+    where = f", on the {difference.n} images where both have one" if fewer else ""
+    return f"{what[sign]} ({signed(difference.value, CH)} CH, {_evidence(difference, split.level, CH)}{where})"
 
 
 def _size(difference: Difference) -> str:

@@ -1,0 +1,198 @@
+"""What a user types, and what a user gets wrong."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from sightline.cli import main
+
+RECIPE = {
+    "data": {"class_path": "Folder", "init_args": {"root": "data", "size": 32}},
+    "model": {"spec": "sightline:cnn", "arguments": {"filters": [4, 8]}},
+    "objectives": ["CE", {"class_path": "CFCN", "init_args": {"variant": "C"}}],
+    "training": {"epochs": 1, "batch_size": 8},
+}
+
+
+def make_folder(root):
+    """Two classes, twelve images each, with masks; every fourth image tests, every third validates."""
+    generator, rows = np.random.default_rng(0), []
+    for label in ("cat", "dog"):
+        for kind in ("images", "masks"):
+            (root / kind / label).mkdir(parents=True)
+        for i in range(12):
+            pixels = generator.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+            mask = np.zeros((32, 32), np.uint8)
+            mask[4:20, 6:24] = 255
+            Image.fromarray(pixels).save(root / "images" / label / f"{label}{i:02}.png")
+            Image.fromarray(mask).save(root / "masks" / label / f"{label}{i:02}.png")
+            rows.append({"id": f"{label}{i:02}", "class": label, "split": ["test", "val", "train"][i % 3], "group": f"g{i % 2}"})
+    pd.DataFrame(rows).to_csv(root / "splits.csv", index=False)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Two runs on a folder, audited, compared and reported, all through the command line."""
+    home = tmp_path_factory.mktemp("trained")
+    make_folder(home / "data")
+    (home / "guided.yaml").write_text(yaml.safe_dump(RECIPE))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        assert main(["train", "guided.yaml"]) == 0
+        assert main(["train", "guided.yaml", "objectives=[CE]", "--out", "runs/plain"]) == 0
+        assert main(["audit", "runs/plain", "runs/guided", "--split", "test", "val"]) == 0
+        assert main(["compare", "runs/plain", "runs/guided"]) == 0
+        assert main(["report", "runs/comparison"]) == 0
+    return home
+
+
+@pytest.fixture
+def home(trained, tmp_path, monkeypatch):
+    shutil.copytree(trained, tmp_path / "home")
+    monkeypatch.chdir(tmp_path / "home")
+    return tmp_path / "home"
+
+
+def said(capsys, *arguments):
+    assert main([str(a) for a in arguments]) == 1
+    return capsys.readouterr().err
+
+
+def test_train_audit_compare_report(trained):
+    summary = json.loads((trained / "runs/guided/audit/test/summary.json").read_text())
+    assert summary["run"] == "guided"
+    assert summary["split"] == "test"
+    assert summary["data"]["images"] == 8
+    assert {"accuracy", "worst_group", "ch", "pg"} <= set(summary["metrics"])
+    assert summary["explainer"] == "GradCAM(layer='net.block2', elementwise=True)"
+    scores = pd.read_csv(trained / "runs/guided/audit/test/scores.csv")
+    assert sorted(scores.id) == sorted(f"{c}{i:02}" for c in ("cat", "dog") for i in range(0, 12, 3))
+    np.testing.assert_allclose(scores[["p_cat", "p_dog"]].sum(axis=1), 1)
+    assert scores.correct.mean() == pytest.approx(summary["metrics"]["accuracy"]["value"])
+    comparison = json.loads((trained / "runs/comparison/test/comparison.json").read_text())
+    assert comparison["runs"] == ["plain", "guided"]
+    assert "<html" in (trained / "runs/report.html").read_text()
+
+
+def test_the_scores_do_not_depend_on_the_batch_size(home):
+    frames = []
+    for size in (3, 64):
+        assert main(["audit", "runs/guided", "--batch-size", str(size), "--out", f"audit{size}"]) == 0
+        frames.append(pd.read_csv(home / f"audit{size}/test/scores.csv"))
+    pd.testing.assert_frame_equal(*frames, rtol=1e-4, atol=1e-5)
+
+
+def test_parquet_equals_csv(home):
+    pytest.importorskip("pyarrow")
+    assert main(["audit", "runs/guided", "--out", "a"]) == 0
+    assert main(["audit", "runs/guided", "--out", "b", "--format", "parquet"]) == 0
+    frame = pd.read_parquet(home / "b/test/scores.parquet")
+    pd.testing.assert_frame_equal(pd.read_csv(home / "a/test/scores.csv"), frame, check_dtype=False)
+
+
+def test_a_model_of_ones_own_on_a_folder(home):
+    (home / "net.py").write_text(
+        "from torch import nn\ndef net(num_classes):\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes))\n"
+    )
+    assert main(["audit", "file:net.py:net", "--data", "data", "--size", "32", "--out", "mine"]) == 0
+    assert json.loads((home / "mine/test/summary.json").read_text())["explainer"] == "GradCAM(layer='net.1', elementwise=True)"
+
+
+def test_print_config_is_a_recipe(home, capsys):
+    assert main(["train", "guided.yaml", "training.epochs=3", "--print_config"]) == 0
+    resolved = yaml.safe_load(capsys.readouterr().out)
+    assert resolved["training"]["epochs"] == 3
+    assert resolved["optimizer"]["name"] == "adamw"
+
+
+def test_layers(capsys):
+    assert main(["layers", "torchvision:resnet18", "--size", "64"]) == 0
+    chosen = [line for line in capsys.readouterr().out.splitlines() if line.startswith("->")]
+    assert chosen[0].split()[1:] == ["net.layer4", "512", "x", "2", "x", "2"]
+
+
+def break_image(home):
+    path = home / "data/images/cat/cat02.png"
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def lose_image(home):
+    (home / "data/images/cat/cat02.png").unlink()
+
+
+def resize_mask(home):
+    Image.new("L", (30, 32), 255).save(home / "data/masks/dog/dog05.png")
+
+
+def empty_mask(home):
+    Image.new("L", (32, 32), 0).save(home / "data/masks/dog/dog05.png")
+
+
+def unknown_class(home):
+    path = home / "data/splits.csv"
+    path.write_text(path.read_text().replace("cat02,cat", "cat02,cta"))
+
+
+@pytest.mark.parametrize(
+    ("breaks", "message"),
+    [(break_image, "cat02.png"), (lose_image, "cat02"), (resize_mask, "dog05.png"), (empty_mask, "dog05.png"), (unknown_class, "cta")],
+)
+def test_bad_data_stops_before_anything_is_trained(home, capsys, breaks, message):
+    breaks(home)
+    assert message in said(capsys, "train", "guided.yaml", "--out", "runs/new")
+    assert not list((home / "runs/new").glob("*.ckpt"))
+    assert not list((home / "runs/new").glob("model*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "nothing.yaml"], "cannot read the recipe nothing.yaml"), (["train", "guided.yaml"], "already holds a run"),
+        (["train", "guided.yaml", "optimizr.lr=1", "--out", "n"], "Did you mean 'optimizer'"),
+        (["train", "guided.yaml", "objectives.1.layer=net.block9", "--out", "n"], "no layer 'net.block9'"),
+        (["audit", "runs/plain", "--layer", "net.blok2"], "Did you mean 'net.block2'"), (["audit", "data"], "holds no recipe.yaml"),
+        (["audit", "runs/plain", "--split", "tets"], "Did you mean 'test'"), (["audit", "torchvision:resnet18"], "pass --data"),
+        (["compare", "runs/plain", "data"], "data holds no audit"), (["report", "data"], "neither comparison.json nor summary.json"),
+        (["layers", "torchvision:resnet81"], "Did you mean"), (["audit", "timm:resnet18", "--data", "data"], "pass --out"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named(home, capsys, arguments, message):
+    assert message in said(capsys, *arguments)
+
+
+def test_a_model_without_a_spatial_layer(home, capsys):
+    (home / "net.py").write_text(
+        "from torch import nn\ndef net(num_classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(3072, num_classes))\n"
+    )
+    assert "Pass layer=" in said(capsys, "train", "guided.yaml", "model={spec: 'file:net.py:net'}", "--out", "runs/flat")
+
+
+def test_audits_of_different_data_are_refused(home, capsys):
+    Image.new("RGB", (32, 32), "red").save(home / "data/images/cat/cat00.png")
+    assert main(["audit", "runs/guided"]) == 0
+    assert "data" in said(capsys, "compare", "runs/plain", "runs/guided", "--split", "test", "--out", "c")
+    assert not (home / "c").exists()
+
+
+def test_a_class_count_that_does_not_fit(home, capsys):
+    shutil.copytree(home / "data/images/cat", home / "data/images/cow")
+    rows = (home / "data/splits.csv").read_text()
+    for file in (home / "data/images/cow").iterdir():
+        file.rename(file.with_name(file.name.replace("cat", "cow")))
+    (home / "data/splits.csv").write_text(rows + "".join(r.replace("cat", "cow") + "\n" for r in rows.splitlines() if r.startswith("cat")))
+    assert "classes" in said(capsys, "audit", "runs/guided")
+
+
+def test_interrupting(home, monkeypatch, capsys):
+    def stop(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sightline.compare.compare", stop)
+    assert main(["compare", "runs/plain", "runs/guided"]) == 130
+    assert "--resume" in capsys.readouterr().err
