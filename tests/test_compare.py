@@ -360,7 +360,7 @@ def test_the_table(two: list[Path], tmp_path: Path) -> None:
     assert f"{100 * accuracy['value']:.1f} ±{half:.1f}*" in guided
     assert "*" not in plain
     assert found["differences"]["guided"]["accuracy"]["low"] > 0
-    assert other.startswith("a_run_wi…ver_ends ")
+    assert other.startswith("a_run_w…er_ends ")
     assert "maps of different explainers: plain GradCAM(); guided GradCAM(); a_run" in text
     assert all(len(line) <= 100 for line in text.splitlines()[:-1])
 

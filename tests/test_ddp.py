@@ -36,7 +36,8 @@ def worker(rank, port, out):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=2)
     module = guided()
-    loss(DistributedDataParallel(module, broadcast_buffers=False), rank).backward()
+    parallel = DistributedDataParallel(module)
+    loss(parallel, rank).backward()
     if rank == 0:
         torch.save([p.grad for p in module.parameters()], out)
     dist.destroy_process_group()

@@ -355,8 +355,9 @@ def test_marks_exactly_the_differences_whose_interval_leaves_out_zero(page: Page
     assert page.source.count("▼") == 1 + sum(difference["high"] < 0 for difference in differences)
 
 
-def test_same_input_same_page(world: Path, tmp_path: Path, page: Page) -> None:
-    assert build(both(world), tmp_path / "report.html").read_text() == page.source
+def test_same_input_same_page(world: Path, tmp_path: Path) -> None:
+    once, again = (build(both(world), tmp_path / name, images=2).read_text() for name in ("a.html", "b.html"))
+    assert once == again
 
 
 def test_escapes_every_name(tmp_path: Path) -> None:
@@ -552,9 +553,10 @@ def test_verdict_in_full() -> None:
     assert [str(sentence).replace("\xa0", " ") for sentence in verdict([easy, hard])] == [
         "plain answers 90.0 % of the images of test correctly, but only 31.0 % of shifted; "
         "15 % of its map lies on the evidence, leaving out 300 empty maps.",
-        "new moves its map towards the evidence (+0.203 CH, p < 0.001, on the 900 images where both have one), but does "
-        "not change accuracy on shifted measurably (−1.0 points, p = 0.60); on test it loses 3.0 points (p = 0.004): the "
-        "map moved; decisions were not measurably different on shifted and worse on test.",
+        "new moves its map towards the evidence (+0.203 CH, p < 0.001, on the 900 images where both have one), "
+        "but does not change accuracy on shifted measurably (−1.0 points, p = 0.60); "
+        "on test it loses 3.0 points (p = 0.004): "
+        "the map moved; decisions were not measurably different on shifted, worse on test.",
     ]
 
 
@@ -563,15 +565,23 @@ def test_verdict_in_full() -> None:
     [
         (1, 1, "map and decisions both improved."),
         (1, 0, "map and decisions both improved."),
-        (1, -1, "the map moved; decisions were better on shifted and worse on test."),
+        (1, -1, "the map moved; decisions were better on shifted, worse on test."),
         (0, 0, "the map moved, the decisions did not measurably."),
-        (0, 1, "the map moved; decisions were not measurably different on shifted and better on test."),
-        (-1, 1, "the map moved; decisions were worse on shifted and better on test."),
+        (0, 1, "the map moved; decisions were not measurably different on shifted, better on test."),
+        (-1, 1, "the map moved; decisions were worse on shifted, better on test."),
     ],
 )
 def test_a_gain_here_does_not_hide_a_loss_there(here: int, there: int, conclusion: str) -> None:
     splits = [split(MOVED[there], MOVED[1], name="test", plain=0.9), split(MOVED[here], MOVED[1])]
     assert verdict(splits)[1].conclusion == conclusion
+
+
+def test_splits_that_agree_are_named_together() -> None:
+    names = {"test": -1, "shifted": 1, "swapped": 1}
+    splits = [split(MOVED[sign], MOVED[0], name, plain=0.9 - 0.1 * k) for k, (name, sign) in enumerate(names.items())]
+    assert verdict(splits)[1].conclusion == (
+        "the map did not move measurably; decisions were better on swapped and shifted, worse on test."
+    )
 
 
 def test_but_only_needs_intervals_apart() -> None:
@@ -604,7 +614,16 @@ def test_without_p_values_the_interval_is_named() -> None:
 def test_without_masks_nothing_is_said_of_the_map() -> None:
     sentence = verdict([split(MOVED[1], difference(None))])[1]
     assert "has no CH to compare" in sentence.said
-    assert "map" not in sentence.conclusion
+    assert sentence.conclusion == "nothing is known of the map; decisions were better on shifted."
+
+
+def test_without_labels_nothing_is_said_of_the_decisions() -> None:
+    sentence = verdict([split(difference(None), MOVED[1])])[1]
+    assert (
+        sentence.said
+        == "moves its map towards the evidence (+0.200 CH, p\xa0<\xa00.001), but has no accuracy on shifted to compare:"
+    )
+    assert sentence.conclusion == "the map moved; nothing is known of the decisions."
 
 
 def test_the_hardest_split_is_where_the_baseline_fails() -> None:
@@ -626,7 +645,7 @@ def test_the_page_says_the_verdict(page: Page) -> None:
 def test_scatter_places_marks_by_value_and_skips_runs_without_ch() -> None:
     low, high = Estimate(0.1, 0.05, 0.15), Estimate(0.6, 0.55, 0.65)
     places = [charts.Place("a", low, high), charts.Place("b", high, low), charts.Place("c", Estimate(), low)]
-    drawn = charts.scatter(places, {"a": 0, "b": 1, "c": 2}, 0.3, "test")
+    drawn = charts.scatter(places, {"a": 0, "b": 1, "c": 2}, "test", 0.3, 0.25)
     assert drawn is not None
     line = re.search(r'x1="([\d.]+)" y1="([\d.]+)" x2="([\d.]+)" y2="([\d.]+)" class="path"', drawn)
     assert line
@@ -634,7 +653,10 @@ def test_scatter_places_marks_by_value_and_skips_runs_without_ch() -> None:
     assert ax < bx
     assert ay < by
     assert drawn.count('class="dot"') == 2
-    assert charts.scatter(places[2:], {"c": 2}, None, "test") is None
+    assert ">even map<" in drawn
+    assert ">chance<" in drawn
+    assert ">chance<" not in str(charts.scatter(places[:1], {"a": 0}, "test", 0.3, 0.25))
+    assert charts.scatter(places[2:], {"c": 2}, "test") is None
 
 
 def test_every_colour_has_its_own_shape() -> None:
@@ -695,7 +717,7 @@ def test_audits_without_a_run_still_give_a_report(tmp_path: Path) -> None:
 
 
 def test_a_single_audit_gives_a_report(world: Path, tmp_path: Path) -> None:
-    page = Page(build([tmp_path / "runs/plain/audit/shifted"], tmp_path / "report.html"))
+    page = Page(build([tmp_path / "runs/plain/audit/shifted"], tmp_path / "report.html", images=2))
     assert "Wrong answers come first" in page.text
     assert "baseline" not in page.text
     assert "▲" not in page.source
@@ -798,7 +820,7 @@ def test_bad_arguments_are_explained(world: Path, tmp_path: Path) -> None:
     with pytest.raises(SightlineError, match=r"holds no metrics\.csv"):
         build([both(world)[0]], tmp_path / "report.html", runs=[tmp_path])
     with pytest.raises(SightlineError, match="cannot write"):
-        build([both(world)[0]], tmp_path / "runs")
+        build([both(world)[0]], tmp_path / "runs", images=1)
 
 
 def test_never_imports_torch() -> None:

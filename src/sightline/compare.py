@@ -71,7 +71,7 @@ def compare(
 
 def _load(folder: Path) -> Audit:
     summary = read_json(folder / "summary.json")
-    try:
+    try:  # what follows relies on these
         summary["run"], summary["split"], summary["data"]["hash"], summary["data"]["classes"]
     except (KeyError, TypeError) as error:
         raise SightlineError(f"{folder / 'summary.json'} has no {error}. Run `sightline audit` again.") from error
@@ -183,7 +183,7 @@ def _cell(metric: str, entry: Mapping[str, Any] | None, difference: Mapping[str,
     return f"{value} ±{half.removeprefix('0')}{star}"
 
 
-def _short(name: str, most: int = 16) -> str:
+def _short(name: str, most: int = 15) -> str:
     """Cut in the middle: names of runs tend to differ at either end."""
     return name if len(name) <= most else f"{name[: most // 2]}…{name[-(most // 2) :]}"
 

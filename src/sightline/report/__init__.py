@@ -76,7 +76,7 @@ def _content(
 
 def _scatter(split: read.Split, of_split: Gallery, colours: Mapping[str, int]) -> str | None:
     places = [charts.Place(run, split.estimate("ch", run), split.estimate("accuracy", run)) for run in split.audits]
-    return charts.scatter(places, colours, of_split.even_map, split.name)
+    return charts.scatter(places, colours, split.name, of_split.even_map, 1 / max(len(split.data["classes"]), 1))
 
 
 def _curves(runs: Sequence[read.Run], colours: Mapping[str, int]) -> list[str]:

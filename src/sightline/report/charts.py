@@ -38,34 +38,44 @@ class Place:
         return f"{self.run}, CH {shown(self.ch.value, CH)}, accuracy {_percent(self.accuracy)}"
 
 
-def scatter(places: Sequence[Place], colours: Colours, even_map: float | None, split: str) -> Markup | None:
+def scatter(
+    places: Sequence[Place], colours: Colours, split: str, even_map: float | None = None, chance: float | None = None
+) -> Markup | None:
     """CH against accuracy, one mark with interval bars for each run, the baseline first; None where no run has both.
 
     Args:
         places: the runs; those without CH or accuracy are left out.
         colours: run -> number of its colour and shape.
-        even_map: CH of a map that spreads evenly, drawn as a reference.
         split: the images' name.
+        even_map: CH of a map that spreads evenly, always drawn as a reference.
+        chance: accuracy of guessing, drawn where it lies among the runs.
     """
     places = [place for place in places if None not in (place.ch.value, place.accuracy.value)]
     if not places:
         return None
     width, height = 440, 360
     svg = canvas(width, height, f"CH against accuracy on {split}: {'; '.join(map(str, places))}.")
-    reference = [] if even_map is None else [even_map]
-    x = Axis(*share_span(_ends([place.ch for place in places]) + reference), 44, width - 14)
+    even = [] if even_map is None else [even_map]
+    x = Axis(*share_span(_ends([place.ch for place in places]) + even), 44, width - 14)
     y = Axis(*share_span(_ends([place.accuracy for place in places])), height - 50, 32)
     frame(svg, x, y, lambda v: f"{v:.3g}", _hundredfold)
     text(svg, 0, 15, f"Accuracy on {split}, % ↑", "title")
     text(svg, x.end, height - 6, "CH, share of the map on the evidence →", "title end")
-    for value in reference:
-        add(svg, "line", x1=x(value), x2=x(value), y1=y.start, y2=y.end, class_="reference")
-        text(svg, x(value) + 5, y.end + 11, "even map", "note")
+    _references(svg, x, y, even_map, chance)
     _paths(svg, places, x, y)
     for place in places:
         _cross(group(svg, colours[place.run]), place, x, y, colours[place.run])
     _names(svg, places, x, y, colours)
     return markup(svg)
+
+
+def _references(svg: ET.Element, x: Axis, y: Axis, even_map: float | None, chance: float | None) -> None:
+    if even_map is not None:
+        add(svg, "line", x1=x(even_map), x2=x(even_map), y1=y.start, y2=y.end, class_="reference")
+        text(svg, x(even_map) + 5, y.end + 11, "even map", "note")
+    if chance is not None and y.low < chance < y.high:
+        add(svg, "line", x1=x.start, x2=x.end, y1=y(chance), y2=y(chance), class_="reference")
+        text(svg, x.end, y(chance) - 5, "chance", "note end")
 
 
 def _at(place: Place, x: Axis, y: Axis) -> Point:

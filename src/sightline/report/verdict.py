@@ -85,6 +85,8 @@ CONCLUSIONS = {
     (-1, 0): "the map got worse, the decisions did not measurably.",
     (-1, -1): "map and decisions both got worse.",
 }
+MAPS = {1: "the map moved", 0: "the map did not move measurably", -1: "the map got worse"}
+DECISIONS = {1: "better", 0: "not measurably different", -1: "worse"}
 
 
 def _compared(splits: Sequence[Split], hard: Split, run: str) -> Sentence:
@@ -95,36 +97,36 @@ def _compared(splits: Sequence[Split], hard: Split, run: str) -> Sentence:
         # What changed comes first, what did not is the contrast.
         clauses.reverse()
     said = (" and " if moved == decided else ", but ").join(clauses)
-    others = {split: sign for split in splits if split is not hard and (sign := _sign(split, run))}
-    gains = "".join(f"; on {split.name} it {_gain(split, run, sign)}" for split, sign in others.items())
-    return Sentence(
-        run, f"{said}{gains}:", _concluded(moved, decided, hard.name, {s.name: o for s, o in others.items()})
-    )
+    others = {split.name: split for split in splits if split is not hard and _changed(split, run)}
+    gains = [_gain(split, split.difference("accuracy", run) or Difference()) for split in others.values()]
+    signs = {name: _changed(split, run) for name, split in others.items()}
+    return Sentence(run, "; ".join([said, *gains]) + ":", _concluded(moved, decided, hard.name, signs))
+
+
+def _changed(split: Split, run: str) -> int:
+    """The sign of a clear change of accuracy, 0 without one."""
+    difference = split.difference("accuracy", run) or Difference()
+    return difference.sign(split.level) or 0
+
+
+def _gain(split: Split, difference: Difference) -> str:
+    gains = "gains" if difference.sign(split.level) == 1 else "loses"
+    return f"on {split.name} it {gains} {_size(difference)} points ({_evidence(difference, split.level)})"
 
 
 def _concluded(moved: int | None, decided: int | None, hard: str, others: Mapping[str, int]) -> str:
     """One conclusion where the splits agree, else the splits one by one: what a gain costs must not be left out."""
-    if moved is None or decided is None:
-        return "of one of the two nothing is known."
-    if set(others.values()) <= {decided}:
+    if moved is not None and decided is not None and set(others.values()) <= {decided}:
         return CONCLUSIONS[moved, decided]
-    each = " and ".join(f"{DECISIONS[sign]} on {name}" for name, sign in {hard: decided, **others}.items())
-    return f"{MAPS[moved]} decisions were {each}."
+    signs = others if decided is None else {hard: decided, **others}
+    decisions = f"decisions were {_one_by_one(signs)}" if signs else "nothing is known of the decisions"
+    return f"{'nothing is known of the map' if moved is None else MAPS[moved]}; {decisions}."
 
 
-DECISIONS = ("not measurably different", "better", "worse")
-MAPS = ("the map did not move measurably;", "the map moved;", "the map got worse;")
-
-
-def _sign(split: Split, run: str) -> int | None:
-    difference = split.difference("accuracy", run)
-    return difference.sign(split.level) if difference else None
-
-
-def _gain(split: Split, run: str, sign: int) -> str:
-    difference = split.difference("accuracy", run) or Difference()
-    gains = "gains" if sign > 0 else "loses"
-    return f"{gains} {_size(difference)} points ({_evidence(difference, split.level)})"
+def _one_by_one(signs: Mapping[str, int]) -> str:
+    """Better on a and b, worse on c."""
+    found = {sign: [name for name in signs if signs[name] == sign] for sign in signs.values()}
+    return ", ".join(f"{DECISIONS[sign]} on {' and '.join(names)}" for sign, names in found.items())
 
 
 def _decision(difference: Difference, sign: int | None, split: Split) -> str:
