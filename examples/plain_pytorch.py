@@ -1,0 +1,20 @@
+"""Guided training in a loop of your own: `Guided` turns a batch into a loss."""
+
+import torch
+from torch.utils.data import DataLoader
+
+from sightline import Guided, load_model
+from sightline.data import Habitats
+from sightline.objectives import CE, ContextSwap
+
+data = Habitats("train", correlation=0.8, per_digit=1)
+model = load_model("sightline:cnn", num_classes=10, arguments={"filters": [8, 16, 32]})
+guided = Guided(model, [CE(), ContextSwap(weight=1.0)], size=data.size)
+optimizer = torch.optim.AdamW(guided.parameters(), lr=3e-3)
+
+for batch in DataLoader(data, batch_size=64, shuffle=True):
+    optimizer.zero_grad()
+    loss, terms = guided(batch)
+    loss.backward()
+    optimizer.step()
+print({name: round(float(value), 3) for name, value in terms.items()})
