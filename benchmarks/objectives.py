@@ -78,8 +78,8 @@ def main() -> None:
         }
         for name in steps
     }
-    print(f"{args.model}, batch {args.batch_size}, {args.size} px, {args.threads} thread(s), torch {torch.__version__}, "
-          f"{platform.machine()}, medians of {args.rounds}")  # fmt: skip
+    print(f"{args.model}, batch {args.batch_size}, {args.size} px, {args.threads} thread(s), {platform.machine()}")
+    print(f"torch {torch.__version__}, medians of {args.rounds}")
     for name, numbers in result.items():
         print(f"{name:40} {numbers['seconds']:7.3f} s   {numbers['ratio']:.2f} x CE")
     if args.json:

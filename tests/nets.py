@@ -26,8 +26,12 @@ class Deep(nn.Sequential):
 
     def __init__(self) -> None:
         super().__init__()
-        self.features = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(5, 6, 3), nn.ReLU())
-        self.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 8), nn.ReLU(), nn.Linear(8, 4))
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(5, 6, 3), nn.ReLU()
+        )
+        self.classifier = nn.Sequential(
+            nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 8), nn.ReLU(), nn.Linear(8, 4)
+        )
 
 
 class Volume(nn.Sequential):
@@ -35,7 +39,9 @@ class Volume(nn.Sequential):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool3d(2), nn.Conv3d(4, 6, 3, padding=1), nn.ReLU())
+        self.body = nn.Sequential(
+            nn.Conv3d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool3d(2), nn.Conv3d(4, 6, 3, padding=1), nn.ReLU()
+        )
         self.pool = nn.AdaptiveAvgPool3d(1)
         self.flat = nn.Flatten()
         self.head = nn.Linear(6, 4)
@@ -47,5 +53,7 @@ def double(net: nn.Module, seed: int = 0) -> nn.Module:
     net = net.double()
     with torch.no_grad():
         for parameter in net.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) / parameter[0].numel() ** 0.5)
+            parameter.copy_(
+                torch.randn(parameter.shape, generator=generator, dtype=torch.float64) / parameter[0].numel() ** 0.5
+            )
     return net

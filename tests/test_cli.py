@@ -31,7 +31,9 @@ def make_folder(root):
             mask[4:20, 6:24] = 255
             Image.fromarray(pixels).save(root / "images" / label / f"{label}{i:02}.png")
             Image.fromarray(mask).save(root / "masks" / label / f"{label}{i:02}.png")
-            rows.append({"id": f"{label}{i:02}", "class": label, "split": ["test", "val", "train"][i % 3], "group": f"g{i % 2}"})
+            rows.append(
+                {"id": f"{label}{i:02}", "class": label, "split": ["test", "val", "train"][i % 3], "group": f"g{i % 2}"}
+            )
     pd.DataFrame(rows).to_csv(root / "splits.csv", index=False)
 
 
@@ -98,10 +100,14 @@ def test_parquet_equals_csv(home):
 def test_a_model_of_ones_own_on_a_folder(home):
     (home / "net.py").write_text(
         "from torch import nn\ndef net(num_classes):\n"
-        "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes))\n"
+        "    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes)\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), *head)\n"
     )
     assert main(["audit", "file:net.py:net", "--data", "data", "--size", "32", "--out", "mine"]) == 0
-    assert json.loads((home / "mine/test/summary.json").read_text())["explainer"] == "GradCAM(layer='net.1', elementwise=True)"
+    assert (
+        json.loads((home / "mine/test/summary.json").read_text())["explainer"]
+        == "GradCAM(layer='net.1', elementwise=True)"
+    )
 
 
 def test_print_config_is_a_recipe(home, capsys):
@@ -141,7 +147,13 @@ def unknown_class(home):
 
 @pytest.mark.parametrize(
     ("breaks", "message"),
-    [(break_image, "cat02.png"), (lose_image, "cat02"), (resize_mask, "dog05.png"), (empty_mask, "dog05.png"), (unknown_class, "cta")],
+    [
+        (break_image, "cat02.png"),
+        (lose_image, "cat02"),
+        (resize_mask, "dog05.png"),
+        (empty_mask, "dog05.png"),
+        (unknown_class, "cta"),
+    ],
 )
 def test_bad_data_stops_before_anything_is_trained(home, capsys, breaks, message):
     breaks(home)
@@ -153,24 +165,32 @@ def test_bad_data_stops_before_anything_is_trained(home, capsys, breaks, message
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "nothing.yaml"], "cannot read the recipe nothing.yaml"), (["train", "guided.yaml"], "already holds a run"),
+        (["train", "nothing.yaml"], "cannot read the recipe nothing.yaml"),
+        (["train", "guided.yaml"], "already holds a run"),
         (["train", "guided.yaml", "optimizr.lr=1", "--out", "n"], "Did you mean 'optimizer'"),
         (["train", "guided.yaml", "objectives.1.layer=net.block9", "--out", "n"], "no layer 'net.block9'"),
-        (["audit", "runs/plain", "--layer", "net.blok2"], "Did you mean 'net.block2'"), (["audit", "data"], "holds no recipe.yaml"),
-        (["audit", "runs/plain", "--split", "tets"], "Did you mean 'test'"), (["audit", "torchvision:resnet18"], "pass --data"),
-        (["compare", "runs/plain", "data"], "data holds no audit"), (["report", "data"], "neither comparison.json nor summary.json"),
-        (["layers", "torchvision:resnet81"], "Did you mean"), (["audit", "timm:resnet18", "--data", "data"], "pass --out"),
+        (["audit", "runs/plain", "--layer", "net.blok2"], "Did you mean 'net.block2'"),
+        (["audit", "data"], "holds no recipe.yaml"),
+        (["audit", "runs/plain", "--split", "tets"], "Did you mean 'test'"),
+        (["audit", "torchvision:resnet18"], "pass --data"),
+        (["compare", "runs/plain", "data"], "data holds no audit"),
+        (["report", "data"], "neither comparison.json nor summary.json"),
+        (["layers", "torchvision:resnet81"], "Did you mean"),
+        (["audit", "timm:resnet18", "--data", "data"], "pass --out"),
     ],
-)  # fmt: skip
+)
 def test_mistakes_are_named(home, capsys, arguments, message):
     assert message in said(capsys, *arguments)
 
 
 def test_a_model_without_a_spatial_layer(home, capsys):
     (home / "net.py").write_text(
-        "from torch import nn\ndef net(num_classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(3072, num_classes))\n"
+        "from torch import nn\ndef net(num_classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(3072, num_classes))\n"
     )
-    assert "Pass layer=" in said(capsys, "train", "guided.yaml", "model={spec: 'file:net.py:net'}", "--out", "runs/flat")
+    assert "Pass layer=" in said(
+        capsys, "train", "guided.yaml", "model={spec: 'file:net.py:net'}", "--out", "runs/flat"
+    )
 
 
 def test_audits_of_different_data_are_refused(home, capsys):
@@ -185,7 +205,9 @@ def test_a_class_count_that_does_not_fit(home, capsys):
     rows = (home / "data/splits.csv").read_text()
     for file in (home / "data/images/cow").iterdir():
         file.rename(file.with_name(file.name.replace("cat", "cow")))
-    (home / "data/splits.csv").write_text(rows + "".join(r.replace("cat", "cow") + "\n" for r in rows.splitlines() if r.startswith("cat")))
+    (home / "data/splits.csv").write_text(
+        rows + "".join(r.replace("cat", "cow") + "\n" for r in rows.splitlines() if r.startswith("cat"))
+    )
     assert "classes" in said(capsys, "audit", "runs/guided")
 
 

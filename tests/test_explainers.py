@@ -68,12 +68,14 @@ def test_gradients_of_the_map_agree_with_finite_differences(explainer, net, trai
 @on_each
 def test_the_model_is_left_as_it_was(explainer, net):
     model = double(NETS[net]())
-    list(model.children())[0].eval()
+    next(iter(model.children())).eval()
     twin, modes, state = copy.deepcopy(model), [m.training for m in model.modules()], torch.get_rng_state()
     explain(model, IMAGE, explainer=explainer)
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), twin.state_dict().values(), strict=True))
     assert modes == [m.training for m in model.modules()]
-    assert [m.inplace for m in model.modules() if hasattr(m, "inplace")] == [m.inplace for m in twin.modules() if hasattr(m, "inplace")]
+    assert [m.inplace for m in model.modules() if hasattr(m, "inplace")] == [
+        m.inplace for m in twin.modules() if hasattr(m, "inplace")
+    ]
     assert not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in model.modules())
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
     assert torch.equal(torch.get_rng_state(), state)
@@ -141,7 +143,11 @@ def test_dropout_ahead_of_the_head_leaves_the_closed_form():
     net.pool = nn.Sequential(net.pool, nn.Dropout(0.5))
     torch.manual_seed(5)
     run = record(net.train(), IMAGE, taps=["act"])
-    expected = (torch.autograd.grad(run.logits[:, 1].sum(), run.tap("act"), retain_graph=True)[0] * run.tap("act")).sum(1).relu()
+    expected = (
+        (torch.autograd.grad(run.logits[:, 1].sum(), run.tap("act"), retain_graph=True)[0] * run.tap("act"))
+        .sum(1)
+        .relu()
+    )
     torch.testing.assert_close(GradCAM("act", elementwise=True)(run, 1), expected)
 
 

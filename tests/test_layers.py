@@ -9,14 +9,25 @@ from sightline.layers import candidates, find_layer, spatial
 from sightline.models import Normalise
 
 TORCHVISION = {
-    "alexnet": "features.11", "vgg11_bn": "features.27", "resnet18": "layer4", "densenet121": "features",
-    "mobilenet_v3_small": "features", "convnext_tiny": "features", "swin_t": "permute", "squeezenet1_1": "classifier.2",
-    "shufflenet_v2_x1_0": "conv5", "googlenet": "inception5b",
-}  # fmt: skip
+    "alexnet": "features.11",
+    "vgg11_bn": "features.27",
+    "resnet18": "layer4",
+    "densenet121": "features",
+    "mobilenet_v3_small": "features",
+    "convnext_tiny": "features",
+    "swin_t": "permute",
+    "squeezenet1_1": "classifier.2",
+    "shufflenet_v2_x1_0": "conv5",
+    "googlenet": "inception5b",
+}
 TIMM = {
-    "vit_tiny_patch16_224": "blocks.11.norm1", "deit_tiny_distilled_patch16_224": "blocks.11.norm1", "resnetv2_50": "norm",
-    "convnextv2_atto": "norm_pre", "swin_tiny_patch4_window7_224": "norm", "poolformer_s12": "stages",
-}  # fmt: skip
+    "vit_tiny_patch16_224": "blocks.11.norm1",
+    "deit_tiny_distilled_patch16_224": "blocks.11.norm1",
+    "resnetv2_50": "norm",
+    "convnextv2_atto": "norm_pre",
+    "swin_tiny_patch4_window7_224": "norm",
+    "poolformer_s12": "stages",
+}
 
 
 @pytest.mark.parametrize(("name", "layer"), TORCHVISION.items())
@@ -80,10 +91,13 @@ def test_the_model_is_left_as_it_was():
 @pytest.mark.parametrize(
     ("shape", "expected"),
     [
-        ((2, 5, 4, 6), (2, 5, 4, 6)), ((2, 7, 7, 96), (2, 96, 7, 7)), ((2, 197, 64), (2, 64, 14, 14)),
-        ((2, 201, 8), (2, 8, 14, 14)), ((2, 6, 3, 4, 5), (2, 6, 3, 4, 5)),
+        ((2, 5, 4, 6), (2, 5, 4, 6)),
+        ((2, 7, 7, 96), (2, 96, 7, 7)),
+        ((2, 197, 64), (2, 64, 14, 14)),
+        ((2, 201, 8), (2, 8, 14, 14)),
+        ((2, 6, 3, 4, 5), (2, 6, 3, 4, 5)),
     ],
-)  # fmt: skip
+)
 def test_spatial(shape, expected):
     assert spatial(torch.rand(shape)).shape == expected
 

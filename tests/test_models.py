@@ -19,7 +19,9 @@ def test_normalisation_inside_and_nothing_in_place(spec):
     assert not any(getattr(m, "inplace", False) for m in model.modules())
 
 
-@pytest.mark.parametrize(("spec", "pool"), [("torchvision:resnet18", "max"), ("timm:resnet18", "max"), ("sightline:cnn", "max")])
+@pytest.mark.parametrize(
+    ("spec", "pool"), [("torchvision:resnet18", "max"), ("timm:resnet18", "max"), ("sightline:cnn", "max")]
+)
 def test_gmp_swap_pools_by_maximum(spec, pool):
     model = load_model(spec, num_classes=5, pool=pool).eval()
     head = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
@@ -58,7 +60,8 @@ def test_saved_models_come_back_whole(spec, tmp_path):
 def test_a_network_from_a_file_of_ones_own(tmp_path):
     (tmp_path / "mine.py").write_text(
         "from torch import nn\ndef net(num_classes, width=3):\n"
-        "    return nn.Sequential(nn.Conv2d(3, width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes))\n"
+        "    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes)\n"
+        "    return nn.Sequential(nn.Conv2d(3, width, 3), nn.ReLU(), *head)\n"
     )
     model = load_model(f"file:{tmp_path}/mine.py:net", num_classes=6, arguments={"width": 5})
     assert model(IMAGE).shape == (2, 6)
@@ -74,7 +77,9 @@ def test_weights_from_disk(tmp_path):
     net = load_model("torchvision:resnet18", num_classes=3).net
     torch.save(net.state_dict(), tmp_path / "w.pt")
     model = load_model("torchvision:resnet18", num_classes=3, weights=str(tmp_path / "w.pt"))
-    assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), model.net.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(net.state_dict().values(), model.net.state_dict().values(), strict=True)
+    )
     with pytest.raises(SightlineError, match=r"w\.pt do not fit"):
         load_model("torchvision:resnet18", num_classes=4, weights=str(tmp_path / "w.pt"))
 
@@ -82,11 +87,15 @@ def test_weights_from_disk(tmp_path):
 @pytest.mark.parametrize(
     ("spec", "options", "message"),
     [
-        ("torchvision:resnet81", {}, "Did you mean 'resnet"), ("timm:resnet81", {}, "timm has no model"), ("torchvison:resnet18", {}, "'torchvision'"),
-        ("torchvision:resnet18", {"channels": 1}, "3 channels"), ("torchvision:resnet18", {"weights": "none.pt"}, "none.pt does not exist"),
-        ("file:nowhere", {}, "nowhere.* does not exist"), ("timm:resnet18", {"arguments": {"img": 3}}, "cannot be built"),
+        ("torchvision:resnet81", {}, "Did you mean 'resnet"),
+        ("timm:resnet81", {}, "timm has no model"),
+        ("torchvison:resnet18", {}, "'torchvision'"),
+        ("torchvision:resnet18", {"channels": 1}, "3 channels"),
+        ("torchvision:resnet18", {"weights": "none.pt"}, "none.pt does not exist"),
+        ("file:nowhere", {}, "nowhere.* does not exist"),
+        ("timm:resnet18", {"arguments": {"img": 3}}, "cannot be built"),
     ],
-)  # fmt: skip
+)
 def test_mistakes_are_named(spec, options, message):
     with pytest.raises(SightlineError, match=message):
         load_model(spec, **options)

@@ -28,7 +28,16 @@ VARIANTS = {
     "ContextSwap": lambda: [CE(), ContextSwap()],
     "all": lambda: [CE(), CGC("paper", scale=(0.4, 1)), CFCN("C"), ContextSwap()],
 }
-FORWARDS = {"CE": 1, "CGC paper": 2, "CGC official": 3, "CFCN F": 1, "CFCN F masks": 1, "CFCN C": 1, "ContextSwap": 2, "all": 3}
+FORWARDS = {
+    "CE": 1,
+    "CGC paper": 2,
+    "CGC official": 3,
+    "CFCN F": 1,
+    "CFCN F masks": 1,
+    "CFCN C": 1,
+    "ContextSwap": 2,
+    "all": 3,
+}
 each = pytest.mark.parametrize("name", VARIANTS)
 
 
@@ -229,19 +238,30 @@ def test_context_swap_by_hand():
 
 def test_multi_label_cross_entropy():
     logits, label = torch.randn(3, 4), torch.rand(3, 4).round()
-    torch.testing.assert_close(objectives.base.classification_loss(logits, label), F.binary_cross_entropy_with_logits(logits, label))
+    torch.testing.assert_close(
+        objectives.base.classification_loss(logits, label), F.binary_cross_entropy_with_logits(logits, label)
+    )
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: CE(weight=-1), "not negative"), (lambda: CFCN(weight=math.nan), "finite"), (lambda: CGC(tau=0), "above 0"),
-        (lambda: Guided(Deep(), []), "objectives is empty"), (lambda: Guided(Deep(), [CE(), CE()], 12), "same term twice"),
+        (lambda: CE(weight=-1), "not negative"),
+        (lambda: CFCN(weight=math.nan), "finite"),
+        (lambda: CGC(tau=0), "above 0"),
+        (lambda: Guided(Deep(), []), "objectives is empty"),
+        (lambda: Guided(Deep(), [CE(), CE()], 12), "same term twice"),
         (lambda: Guided(Deep(), [CFCN(layer="featurs")], 12), "Did you mean 'features'"),
-        (lambda: Guided(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 2)), [CE(), CGC()], 4), "Pass layer="),
-        (lambda: Guided(Deep(), [CFCN()], 12)(batch()._replace(image=batch().image.float(), label=torch.rand(6, 4))), "one class per image"),
+        (
+            lambda: Guided(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 2)), [CE(), CGC()], 4),
+            "Pass layer=",
+        ),
+        (
+            lambda: Guided(Deep(), [CFCN()], 12)(batch()._replace(image=batch().image.float(), label=torch.rand(6, 4))),
+            "one class per image",
+        ),
     ],
-)  # fmt: skip
+)
 def test_bad_arguments(make, message):
     with pytest.raises(SightlineError, match=message):
         make()

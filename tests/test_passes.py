@@ -36,7 +36,12 @@ def test_targets(target):
 
 @pytest.mark.parametrize(
     ("target", "message"),
-    [(4, "classes 0 to 3"), (-1, "classes 0 to 3"), (torch.tensor([1, 2]), "3 images"), (torch.tensor([0.0, 1, 2]), "integer")],
+    [
+        (4, "classes 0 to 3"),
+        (-1, "classes 0 to 3"),
+        (torch.tensor([1, 2]), "3 images"),
+        (torch.tensor([0.0, 1, 2]), "integer"),
+    ],
 )
 def test_bad_targets(target, message):
     with pytest.raises(SightlineError, match=message):
@@ -52,7 +57,11 @@ def test_logits_in_a_container(output):
 
         def forward(self, image):
             logits = self.net(image)
-            return {"mapping": {"logits": logits}, "object": type("Output", (), {"logits": logits})(), "tuple": (logits, 1)}[output]
+            return {
+                "mapping": {"logits": logits},
+                "object": type("Output", (), {"logits": logits})(),
+                "tuple": (logits, 1),
+            }[output]
 
     net = Wrapped()
     torch.testing.assert_close(record(net, IMAGE).logits, net.net(IMAGE))

@@ -22,8 +22,10 @@ from sightline.objectives import CE
 from sightline.train import train
 
 ENVIRONMENT = os.environ | {
-    "PYTHONPATH": str(Path(__file__).parents[1] / "src"), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore",
-}  # fmt: skip
+    "PYTHONPATH": str(Path(__file__).parents[1] / "src"),
+    "OMP_NUM_THREADS": "1",
+    "PYTHONWARNINGS": "ignore",
+}
 COMMAND = [sys.executable, "-c", "from sightline.cli import main; raise SystemExit(main())"]
 CONFIG = {
     "data": {"class_path": "Habitats", "init_args": {"per_digit": 1, "size": 32}},
@@ -72,9 +74,14 @@ def log(run):
 def test_a_run_directory_holds_everything(config, tmp_path):
     out = train(config("training.epochs=2", "training.log=tensorboard"), tmp_path / "run")
     assert {path.name for path in out.iterdir()} >= {
-        "recipe.yaml", "run.json", "metrics.csv", "checkpoint.ckpt", "model.safetensors", "tensorboard",
-    }  # fmt: skip
-    assert not [path for path in out.rglob(".*")]
+        "recipe.yaml",
+        "run.json",
+        "metrics.csv",
+        "checkpoint.ckpt",
+        "model.safetensors",
+        "tensorboard",
+    }
+    assert not list(out.rglob(".*"))
     record = json.loads((out / "run.json").read_text())
     assert record["finished"]
     assert record["seed"] == 0
@@ -87,9 +94,15 @@ def test_a_run_directory_holds_everything(config, tmp_path):
 
 def test_training_learns(config, tmp_path):
     out = train(
-        config("training.epochs=12", "training.batch_size=32", "data.correlation=0.95", "optimizer.lr=1e-2", objectives=["CE"]),
+        config(
+            "training.epochs=12",
+            "training.batch_size=32",
+            "data.correlation=0.95",
+            "optimizer.lr=1e-2",
+            objectives=["CE"],
+        ),
         tmp_path / "run",
-    )  # fmt: skip
+    )
     assert float(log(out)[-1]["val_accuracy"]) > 0.5
 
 
@@ -108,7 +121,8 @@ def test_settings(config, tmp_path, overrides):
 
 def test_step_schedule_divides_by_epochs(config, tmp_path):
     out = train(
-        config("training.epochs=3", "optimizer.name=sgd", "schedule.name=step", "schedule.every=1", objectives=["CE"]), tmp_path / "run"
+        config("training.epochs=3", "optimizer.name=sgd", "schedule.name=step", "schedule.every=1", objectives=["CE"]),
+        tmp_path / "run",
     )
     state = torch.load(out / "checkpoint.ckpt", weights_only=True)
     assert state["lr_schedulers"][0]["_last_lr"] == [pytest.approx(3e-3 * 0.1**3)]
@@ -118,7 +132,12 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(config, tmp_path):
     whole = train(config(), tmp_path / "whole")
     part = tmp_path / "part"
     with pytest.raises(SightlineError, match="'ce' is nan at step 25"):
-        train(config(objectives=[{"class_path": "test_train.Spoilt", "init_args": {"at": 25}}, *CONFIG["objectives"][1:]]), part)
+        train(
+            config(
+                objectives=[{"class_path": "test_train.Spoilt", "init_args": {"at": 25}}, *CONFIG["objectives"][1:]]
+            ),
+            part,
+        )
     (part / "recipe.yaml").write_text((whole / "recipe.yaml").read_text())  # the same run, but for the interruption
     train(config(), part, resume=True)
     assert all(torch.equal(value, weights(part)[name]) for name, value in weights(whole).items())
@@ -169,9 +188,14 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path):
     from sightline.files import whole
 
     (tmp_path / "kept.txt").write_text("good")
-    with pytest.raises(SightlineError, match=r"cannot write .*kept.txt: No space left"), whole(tmp_path / "kept.txt") as temporary:
-        temporary.symlink_to("/dev/full")
-        temporary.write_text("x" * 100_000)
+
+    def fill() -> None:
+        with whole(tmp_path / "kept.txt") as temporary:
+            temporary.symlink_to("/dev/full")
+            temporary.write_text("x" * 100_000)
+
+    with pytest.raises(SightlineError, match=r"cannot write .*kept.txt: No space left"):
+        fill()
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("kept.txt", "good")]
 
 
@@ -182,7 +206,9 @@ def test_killed_at_random_moments_and_resumed_a_run_ends_with_the_same_bits(tmp_
     base = [*COMMAND, "train", str(tmp_path / "recipe.yaml")]
 
     def start(out, *more):
-        return subprocess.Popen([*base, "--out", str(out), *more], env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        return subprocess.Popen(
+            [*base, "--out", str(out), *more], env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
 
     def wait_for_recipe(out):
         while not (out / "recipe.yaml").exists():
@@ -213,7 +239,17 @@ def test_killed_at_random_moments_and_resumed_a_run_ends_with_the_same_bits(tmp_
 @pytest.mark.timeout(300)
 def test_two_devices_by_flag(tmp_path):
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(CONFIG | {"training": {"epochs": 1, "batch_size": 64}}))
-    command = [*COMMAND, "train", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run"), "--devices", "2", "--accelerator", "cpu"]
+    command = [
+        *COMMAND,
+        "train",
+        str(tmp_path / "recipe.yaml"),
+        "--out",
+        str(tmp_path / "run"),
+        "--devices",
+        "2",
+        "--accelerator",
+        "cpu",
+    ]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "run.json").read_text())["finished"]

@@ -66,7 +66,7 @@ def audit(
         What summary.json holds.
 
     Raises:
-        SightlineError: the model's classes do not fit the data's, no layer can be explained, or `out` cannot be written.
+        SightlineError: the model's classes do not fit the data's, no layer can be explained, `out` cannot be written.
     """
     if data.labels.ndim != 1:
         raise SightlineError(f"{data.name} is multi-label: audit needs one class per image.")
@@ -87,11 +87,20 @@ def audit(
             empty.append((evidence.map.flatten(1).amax(1) == 0).cpu())
     frame = _frame(data, torch.cat(logits), torch.cat(empty), metrics)
     summary = {
-        "sightline": __version__, "kind": "audit", "run": subject.name, "model": subject.spec, "split": data.split,
-        "seed": subject.seed, "explainer": repr(bound), "target": target, "margin": margin, "versions": versions(), "level": level,
+        "sightline": __version__,
+        "kind": "audit",
+        "run": subject.name,
+        "model": subject.spec,
+        "split": data.split,
+        "seed": subject.seed,
         "data": {"name": data.name, "hash": data.hash(), "images": len(data), "classes": list(data.classes)},
+        "explainer": repr(bound),
+        "target": target,
+        "margin": margin,
+        "versions": versions(),
+        "level": level,
         **summarise(frame, data.classes, level=level),
-    }  # fmt: skip
+    }
     write_scores(out / f"scores.{file}", frame)
     gallery.write(out / "gallery.npz")
     write_json(out / "summary.json", summary)
@@ -114,10 +123,17 @@ def _frame(data: Source, logits: Tensor, empty: Tensor, metrics: dict[str, PerIm
     top = probability.argmax(1)
     scores = {name: metric.scores()[1].cpu().numpy() for name, metric in metrics.items()}
     columns = {
-        "id": list(data.ids), "index": range(len(data)), "label": classes[data.labels], "prediction": classes[top],
-        "correct": (top == data.labels).astype(int), "confidence": probability.max(1), "group": data.groups,
-        "has_mask": data.has_mask.astype(int), **scores, "empty_map": empty.numpy().astype(int),
-    }  # fmt: skip
+        "id": list(data.ids),
+        "index": range(len(data)),
+        "label": classes[data.labels],
+        "prediction": classes[top],
+        "correct": (top == data.labels).astype(int),
+        "confidence": probability.max(1),
+        "group": data.groups,
+        "has_mask": data.has_mask.astype(int),
+        **scores,
+        "empty_map": empty.numpy().astype(int),
+    }
     return pd.DataFrame(columns | {f"p_{name}": probability[:, i] for i, name in enumerate(classes)})
 
 
@@ -147,4 +163,3 @@ class _Gallery:
                 has_mask=self.data.has_mask[self.chosen],
                 map=np.stack([self.maps[i] for i in self.chosen]),
             )
-

@@ -25,7 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"sightline: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("sightline: interrupted; nothing half-written is left. `--resume` goes on with a training run.", file=sys.stderr)
+        print(
+            "sightline: interrupted; nothing half-written is left. `--resume` goes on with a training run.",
+            file=sys.stderr,
+        )
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -42,9 +45,7 @@ def train(args: argparse.Namespace) -> None:
         print(recipe.dump(config), end="")
         return
     out = args.out or Path("runs") / Path(args.recipe).stem
-    train.train(
-        config, out, resume=args.resume, devices=args.devices, nodes=args.nodes, accelerator=args.accelerator
-    )
+    train.train(config, out, resume=args.resume, devices=args.devices, nodes=args.nodes, accelerator=args.accelerator)
     print(f"trained: {out}")
 
 
@@ -91,7 +92,7 @@ def layers(args: argparse.Namespace) -> None:
     for candidate in reversed(list(layers.candidates(model, args.size))):
         mark = "->" if candidate.name == chosen else "  " if candidate.usable else " x"
         print(f"{mark} {candidate.name:50} {' x '.join(map(str, candidate.shape))}")
-    print(f"\n-> chosen.  x: the top logit reads at most one of its positions.  Pass another as layer=.")
+    print("\n-> chosen.  x: the top logit reads at most one of its positions.  Pass another as layer=.")
 
 
 def demo(args: argparse.Namespace) -> None:
@@ -112,7 +113,9 @@ def _subject(name: str, args: argparse.Namespace) -> "tuple[Subject, Source]":
         made = recipe.build(recipe.read(folder / "recipe.yaml"))
         return Subject(models.load(f"file:{folder}"), folder.name, made.model.spec, made.seed), made.data
     if folder.is_dir():
-        raise SightlineError(f"{folder} is not a run directory: it holds no recipe.yaml. Name a run, or a model with --data.")
+        raise SightlineError(
+            f"{folder} is not a run directory: it holds no recipe.yaml. Name a run, or a model with --data."
+        )
     if args.data is None:
         raise SightlineError(f"{name} brings no data of its own: pass --data FOLDER, or --data Habitats.")
     data = Habitats("test") if args.data == "Habitats" else Folder(args.data, split=args.split[0], size=args.size)
@@ -145,7 +148,9 @@ def _by_split(folders: Sequence[Path], splits: Sequence[str] | None) -> dict[str
     wanted = splits or shared
     for split in wanted:
         if split not in shared:
-            raise SightlineError(f"split {split!r} has not been audited for every run; shared by all: {', '.join(shared)}.")
+            raise SightlineError(
+                f"split {split!r} has not been audited for every run; shared by all: {', '.join(shared)}."
+            )
     return {split: [folder / "audit" / split for folder in folders] for split in wanted}
 
 
@@ -155,13 +160,17 @@ def _reportable(results: Sequence[Path]) -> list[Path]:
     for path in results:
         inside = sorted(file.parent for file in path.glob("*/comparison.json"))
         if not inside and not any((path / name).exists() for name in ("comparison.json", "summary.json")):
-            raise SightlineError(f"{path} holds neither comparison.json nor summary.json. Run `sightline compare` first.")
+            raise SightlineError(
+                f"{path} holds neither comparison.json nor summary.json. Run `sightline compare` first."
+            )
         found += inside or [path]
     return found
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="sightline", description="Classifiers that decide on the right pixels: audit, fix, prove.")
+    parser = argparse.ArgumentParser(
+        prog="sightline", description="Classifiers that decide on the right pixels: audit, fix, prove."
+    )
     parser.add_argument("--version", action="version", version=f"sightline {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -179,7 +188,9 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add(train)
     sub.add_argument("recipe", help="YAML file, or the recipe.yaml of an earlier run")
-    sub.add_argument("overrides", nargs="*", metavar="key=value", help="such as optimizer.lr=1e-3 or objectives.1.weight=3")
+    sub.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="such as optimizer.lr=1e-3 or objectives.1.weight=3"
+    )
     sub.add_argument("--out", type=Path, help="run directory; default runs/<recipe's name>")
     sub.add_argument("--resume", action="store_true", help="go on from the last whole epoch in --out")
     sub.add_argument("--devices", type=int, default=1, help="processes per node, one for each device")
@@ -188,7 +199,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--print_config", action="store_true", help="print the resolved recipe and stop")
 
     sub = add(audit)
-    sub.add_argument("models", nargs="+", metavar="MODEL", help="run directory, or a model such as timm:resnet18 with --data")
+    sub.add_argument(
+        "models", nargs="+", metavar="MODEL", help="run directory, or a model such as timm:resnet18 with --data"
+    )
     sub.add_argument("--split", nargs="+", default=["test"])
     sub.add_argument("--out", type=Path, help="default: audit/<split> inside the run directory")
     sub.add_argument("--data", help="folder of images (see docs/data.md) or Habitats, for models that are not runs")
@@ -202,7 +215,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--format", choices=["csv", "parquet"], default="csv", help="of the per-image scores")
 
     sub = add(compare)
-    sub.add_argument("audits", nargs="+", type=Path, metavar="RUN", help="run or audit directories; the first is the baseline")
+    sub.add_argument(
+        "audits", nargs="+", type=Path, metavar="RUN", help="run or audit directories; the first is the baseline"
+    )
     sub.add_argument("--split", nargs="+", help="default: every split all runs were audited on")
     sub.add_argument("--out", type=Path, default=Path("runs/comparison"))
 
@@ -212,7 +227,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--images", type=int, default=24, help="rows of the gallery")
 
     sub = add(layers)
-    sub.add_argument("model", help="such as torchvision:resnet50, timm:vit_tiny_patch16_224 or a run as file:runs/plain")
+    sub.add_argument(
+        "model", help="such as torchvision:resnet50, timm:vit_tiny_patch16_224 or a run as file:runs/plain"
+    )
     sub.add_argument("--size", type=int, default=224, help="side of the probe")
     sub.add_argument("--weights")
     return parser

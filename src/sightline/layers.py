@@ -47,7 +47,8 @@ def _unfold_tokens(tokens: Tensor) -> Tensor | None:
     for prefix in range(min(_MAX_PREFIX, count)):
         side = isqrt(count - prefix)
         if side * side == count - prefix:
-            return tokens[:, prefix:].transpose(1, 2).unflatten(2, (side, side))
+            square: Tensor = tokens[:, prefix:].transpose(1, 2).unflatten(2, (side, side))
+            return square
     return None
 
 
@@ -92,7 +93,8 @@ def candidates(model: nn.Module, size: int | Sequence[int] = 224) -> Iterator[Ca
             logits, calls = trace(model, image)
         except (RuntimeError, AssertionError, ValueError) as error:
             raise SightlineError(
-                f"the model cannot run on a probe of shape {tuple(image.shape)}: {error}. Pass the size it was built for."
+                f"the model cannot run on a probe of shape {tuple(image.shape)}: {error}. "
+                "Pass the size it was built for."
             ) from error
     top = logits.amax(1).sum()
     pooled = {id(call.output) for call in calls if _POOLING.search(type(call.module).__name__)}
@@ -114,14 +116,18 @@ def probe(model: nn.Module, size: int | Sequence[int]) -> Tensor:
 
 def _is_spatial(call: Call, size: Sequence[int]) -> bool:
     out = _channels_first(call.output)
-    if out is None or prod(out.shape[2:]) < 2 or (call.output.ndim == 3 and isinstance(call.module, nn.Linear)):
+    if out is None or out.ndim - 2 != len(size) or prod(out.shape[2:]) < 2:
+        return False
+    if call.output.ndim == 3 and isinstance(call.module, nn.Linear):
         return False
     # Attention's (B, heads, tokens, width) has four axes too, but not the image's proportions.
-    strides = [pixels / cells for pixels, cells in zip(size, out.shape[2:], strict=True)] if out.ndim - 2 == len(size) else []
-    return bool(strides) and max(strides) < 2 * min(strides)
+    strides = [pixels / cells for pixels, cells in zip(size, out.shape[2:], strict=True)]
+    return max(strides) < 2 * min(strides)
 
 
 def _reaches(top: Tensor, activation: Tensor) -> bool:
-    (grad,) = torch.autograd.grad(top, activation, retain_graph=True, allow_unused=True)
-    return grad is not None and int(spatial(grad).abs().amax(1).flatten(1).count_nonzero(1).min()) > 1
-
+    grads: tuple[Tensor | None, ...] = torch.autograd.grad(top, activation, retain_graph=True, allow_unused=True)
+    if (grad := grads[0]) is None:
+        return False
+    reached = spatial(grad).abs().amax(1).flatten(1).count_nonzero(1)
+    return int(reached.min()) > 1

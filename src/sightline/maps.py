@@ -40,9 +40,9 @@ def normalize(maps: Tensor, eps: float = 1e-8) -> Tensor:
 
 
 def resize_transposed(images: Tensor, size: Sequence[int]) -> Tensor:
-    """The transpose of `resize`: (B, *fine) to (B, *size) with ``<resize(m), a> = <m, resize_transposed(a)>`` for all m.
+    """The transpose of `resize`, from (B, *fine) to (B, *size): a weighted sum over a resized map, on the small map.
 
-    A weighted sum over a resized map can so be taken on the small map.
+    For all m and a, ``<resize(m), a> = <m, resize_transposed(a)>``.
     """
     fine = images.shape[1:]
     weights = [hat(centres(torch.tensor([[float(s)]]).double(), f), s) for s, f in zip(size, fine, strict=True)]

@@ -4,6 +4,7 @@ import importlib.util
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -94,13 +95,18 @@ def load(
         _load_weights(net, Path(weights))
     for module in net.modules():
         if getattr(module, "inplace", False):
-            module.inplace = False
+            setattr(module, "inplace", False)  # noqa: B010 - not every module has it
     default = IMAGENET if family in ("torchvision", "timm") and channels == 3 else ((0.5,), (0.25,))
     normalise = Normalise(mean if mean is not None else default[0], std if std is not None else default[1])
-    origin = dict(
-        spec=spec, num_classes=num_classes, channels=channels, pool=pool, arguments=dict(arguments or {}),
-        mean=normalise.mean.double().tolist(), std=normalise.std.double().tolist(),
-    )  # fmt: skip
+    origin = {
+        "spec": spec,
+        "num_classes": num_classes,
+        "channels": channels,
+        "pool": pool,
+        "mean": normalise.mean.double().tolist(),
+        "std": normalise.std.double().tolist(),
+        "arguments": dict(arguments or {}),
+    }
     return Classifier(normalise, net, origin)
 
 
@@ -114,13 +120,17 @@ def save(model: Classifier, path: str | Path) -> None:
         with whole(path) as temporary:
             safetensors.torch.save_model(model, str(temporary), {_METADATA: json.dumps(model.origin)})
     except safetensors.SafetensorError as error:
-        raise SightlineError(f"cannot write {path}: {error}. Check the folder's permissions and the free space.") from error
+        raise SightlineError(
+            f"cannot write {path}: {error}. Check the folder's permissions and the free space."
+        ) from error
 
 
 def _load_saved(path: Path) -> Classifier:
     path = path / "model.safetensors" if path.is_dir() else path
     if not path.is_file():
-        raise SightlineError(f"{path} does not exist. Give a run directory or the model.safetensors that training wrote.")
+        raise SightlineError(
+            f"{path} does not exist. Give a run directory or the model.safetensors that training wrote."
+        )
     try:
         with safetensors.safe_open(str(path), "pt") as file:
             origin = json.loads((file.metadata() or {})[_METADATA])
@@ -139,10 +149,16 @@ def _torchvision(name: str, num_classes: int, channels: int, arguments: dict[str
     from torchvision import models
 
     if name not in models.list_models(module=models):
-        raise SightlineError(f"torchvision has no model {name!r}. {did_you_mean(name, models.list_models(module=models))}")
+        raise SightlineError(
+            f"torchvision has no model {name!r}. {did_you_mean(name, models.list_models(module=models))}"
+        )
     if channels != 3:
-        raise SightlineError(f"torchvision:{name} takes 3 channels, not {channels}. Use a timm model, or images with 3.")
-    return _construct(f"torchvision:{name}", models.get_model_builder(name), weights=None, num_classes=num_classes, **arguments)
+        raise SightlineError(
+            f"torchvision:{name} takes 3 channels, not {channels}. Use a timm model, or images with 3."
+        )
+    return _construct(
+        f"torchvision:{name}", models.get_model_builder(name), weights=None, num_classes=num_classes, **arguments
+    )
 
 
 def _timm(name: str, num_classes: int, channels: int, arguments: dict[str, Any]) -> nn.Module:
@@ -151,7 +167,9 @@ def _timm(name: str, num_classes: int, channels: int, arguments: dict[str, Any])
     if not timm.is_model(name):
         raise SightlineError(f"timm has no model {name!r}. {did_you_mean(name, timm.list_models())}")
     create = timm.create_model
-    return _construct(f"timm:{name}", create, name, pretrained=False, num_classes=num_classes, in_chans=channels, **arguments)
+    return _construct(
+        f"timm:{name}", create, name, pretrained=False, num_classes=num_classes, in_chans=channels, **arguments
+    )
 
 
 def _own(name: str, num_classes: int, channels: int, arguments: dict[str, Any]) -> nn.Module:
@@ -200,21 +218,22 @@ def _construct(name: str, factory: Callable[..., nn.Module], *args: Any, **kwarg
 
 
 def _swap_pool(net: nn.Module, pool: str, spec: str) -> None:
-    kinds = {"avg": nn.AdaptiveAvgPool2d, "max": nn.AdaptiveMaxPool2d}
+    kind = nn.AdaptiveAvgPool2d if pool == "avg" else nn.AdaptiveMaxPool2d
     for name, module in reversed(list(net.named_modules())):
-        if isinstance(module, tuple(kinds.values())) and module.output_size in (1, (1, 1)):
-            net.set_submodule(name, kinds[pool](1))
+        if isinstance(module, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d) and module.output_size in (1, (1, 1)):
+            net.set_submodule(name, kind(1))
             return
         if hasattr(module, "pool_type"):  # timm's SelectAdaptivePool2d
-            replacement = {"output_size": 1, "pool_type": pool, "flatten": isinstance(module.flatten, nn.Flatten)}
-            net.set_submodule(name, type(module)(**replacement))
+            flatten = isinstance(module.flatten, nn.Flatten)
+            net.set_submodule(name, type(module)(output_size=1, pool_type=pool, flatten=flatten))
             return
     raise SightlineError(f"{spec} has no global pool to swap for pool={pool!r}. Leave pool out.")
 
 
 def _load_weights(net: nn.Module, path: Path) -> None:
     try:
-        state = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+        read = safetensors.torch.load_file if path.suffix == ".safetensors" else partial(torch.load, weights_only=True)
+        state: Any = read(path)
         net.load_state_dict(state.get("state_dict", state))
     except FileNotFoundError as error:
         raise SightlineError(f"weights {path} does not exist.") from error

@@ -35,11 +35,13 @@ class Pass:
             SightlineError: the pass was recorded without this tap.
         """
         if name not in self.taps:
-            raise SightlineError(f"this pass has no tap {name!r}. {did_you_mean(name, self.taps)} Pass taps=({name!r},).")
+            raise SightlineError(
+                f"this pass has no tap {name!r}. {did_you_mean(name, self.taps)} Pass taps=({name!r},)."
+            )
         return self.taps[name]
 
     def target(self, target: Target = None) -> Tensor:
-        """(B,) int64 class per image. None is the top prediction; an int serves the whole batch; a callable gets logits.
+        """(B,) int64 class per image: the top prediction for None, one int for all, or what a callable makes of the logits.
 
         Raises:
             SightlineError: a class outside [0, classes), or not one class per image.
@@ -53,16 +55,14 @@ class Pass:
         target = target.expand(count) if target.ndim == 0 else target
         if target.shape != (count,) or target.is_floating_point():
             raise SightlineError(
-                f"target has shape {tuple(target.shape)} and type {target.dtype}: expected one integer class for each of "
-                f"{count} images, an int, None or a callable."
+                f"target has shape {tuple(target.shape)} and type {target.dtype}: "
+                f"expected one integer class for each of {count} images, an int, None or a callable."
             )
         if bool(((target < 0) | (target >= classes)).any()):
             raise SightlineError(f"target {target.tolist()} is out of range: the model has classes 0 to {classes - 1}.")
         return target.long()
 
-    def grad(
-        self, target: Target, wrt: str, *, seed: Tensor | None = None, differentiable: bool = False
-    ) -> Tensor:
+    def grad(self, target: Target, wrt: str, *, seed: Tensor | None = None, differentiable: bool = False) -> Tensor:
         """d(sum over images of the target's logit) / d(`wrt`), where `wrt` is a tap or "image".
 
         Args:
@@ -80,8 +80,8 @@ class Pass:
         source = self.image if wrt == "image" else self.tap(wrt)
         if not self.logits.requires_grad or not source.requires_grad:
             raise SightlineError(
-                f"no gradient can be taken with respect to {wrt!r}: the pass was recorded under torch.no_grad or inference "
-                "mode, or the model is frozen and the image does not require grad. Record it with gradients enabled."
+                f"no gradient can be taken with respect to {wrt!r}: the pass was recorded under torch.no_grad or "
+                "inference mode, or the model is frozen and the image does not require grad. Enable one of the two."
             )
         if seed is None:
             seed = torch.zeros_like(self.logits).scatter(1, self.target(target).unsqueeze(1), 1)
@@ -105,7 +105,9 @@ def record(model: nn.Module, image: Tensor, *, taps: Iterable[str] = ()) -> Pass
         SightlineError: an unknown or unused tap, an image that is not a float batch, or an output without logits.
     """
     if image.ndim < 3 or not image.is_floating_point():
-        raise SightlineError(f"image has shape {tuple(image.shape)} and type {image.dtype}: expected float (B, C, *spatial).")
+        raise SightlineError(
+            f"image has shape {tuple(image.shape)} and type {image.dtype}: expected float (B, C, *spatial)."
+        )
     kept: dict[str, Tensor] = {}
     taps = tuple(dict.fromkeys(taps))
     attention = sdpa_kernel(SDPBackend.MATH) if taps and torch.is_grad_enabled() else nullcontext()
@@ -141,7 +143,7 @@ def module(model: nn.Module, name: str) -> nn.Module:
     Raises:
         SightlineError: there is none; the message suggests the nearest names.
     """
-    modules = dict(model.named_modules())
+    modules: dict[str, nn.Module] = dict(model.named_modules())
     if name not in modules:
         raise SightlineError(f"the model has no layer {name!r}. {did_you_mean(name, filter(None, modules))}")
     return modules[name]
@@ -197,7 +199,9 @@ def _hooked(model: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[None]:
 def _keep(name: str, kept: dict[str, Tensor]) -> Hook:
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> Tensor:
         if not isinstance(output, Tensor):
-            raise SightlineError(f"layer {name!r} returns {type(output).__name__}, not a tensor. Choose a layer inside it.")
+            raise SightlineError(
+                f"layer {name!r} returns {type(output).__name__}, not a tensor. Choose a layer inside it."
+            )
         if name in kept:
             warnings.warn(f"layer {name!r} ran more than once in one forward; its last output is used.", stacklevel=2)
         kept[name] = output

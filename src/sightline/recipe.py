@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
@@ -14,7 +14,7 @@ from sightline import data as datasets
 from sightline import models, objectives
 from sightline.data import Source
 from sightline.errors import SightlineError, did_you_mean
-from sightline.objectives import Guided, Objective
+from sightline.objectives import Objective
 
 
 @dataclass
@@ -86,10 +86,6 @@ class Recipe:
     training: Training = field(default_factory=Training)
     seed: int = 0
 
-    def guided(self) -> Guided:
-        """The model with its objectives, layers settled for the data's size."""
-        return Guided(self.classifier(), self.objectives, self.data.size)
-
     def classifier(self) -> models.Classifier:
         """The untrained model, with as many classes and channels as the data have."""
         return models.load(num_classes=len(self.data.classes), channels=self.data.channels, **vars(self.model))
@@ -115,7 +111,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Namespace:
     for override in overrides:
         _override(config, override)
     try:
-        return _parser().parse_object(config)
+        return cast(Namespace, _parser().parse_object(config))
     except ArgumentError as error:
         raise SightlineError(f"recipe {path}: {_explained(str(error))}") from error
 
@@ -207,5 +203,7 @@ def _explained(message: str) -> str:
 def _names() -> Iterable[str]:
     """Every word a recipe may use."""
     classes = [c for m in (objectives, datasets) for c in vars(m).values() if isinstance(c, type)]
-    parameters = [name for c in (Recipe, Model, Optimizer, Schedule, Training, *classes) for name in signature(c).parameters]
+    parameters = [
+        name for c in (Recipe, Model, Optimizer, Schedule, Training, *classes) for name in signature(c).parameters
+    ]
     return dict.fromkeys([*parameters, *(c.__name__ for c in classes)])

@@ -7,11 +7,10 @@ import warnings
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 import yaml
 from jsonargparse import Namespace
 from torch import Tensor
@@ -22,7 +21,9 @@ from sightline import __version__
 from sightline.compat import repair_torchvision, require
 from sightline.errors import SightlineError
 from sightline.files import read_json, whole, write_json, write_text
-from sightline.models import save
+from sightline.models import Classifier, save
+from sightline.objectives import Guided
+from sightline.objectives.base import classification_loss
 from sightline.passes import logits_of
 from sightline.recipe import Recipe, build, differences, dump
 from sightline.types import Batch
@@ -40,7 +41,13 @@ CHECKPOINT = "checkpoint.ckpt"
 
 
 def train(
-    config: Namespace, out: str | Path, *, resume: bool = False, devices: int = 1, nodes: int = 1, accelerator: str = "auto"
+    config: Namespace,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    devices: int = 1,
+    nodes: int = 1,
+    accelerator: str = "auto",
 ) -> Path:
     """Train a recipe into the run directory `out`.
 
@@ -64,7 +71,7 @@ def train(
     """
     out = Path(out)
     _quieten()
-    if rank_zero_only.rank == 0 and _prepare(out, dump(config), resume):
+    if _first_process() and _prepare(out, dump(config), resume):
         return out
     torch.manual_seed(config.seed)
     recipe = build(config)
@@ -94,7 +101,7 @@ def train(
     trainer.fit(module, ckpt_path=start, weights_only=True if start else None)
     if trainer.is_global_zero:
         _join_logs(out)
-        save(module.guided.model, out / "model.safetensors")
+        save(module.model, out / "model.safetensors")
         minutes = record["minutes"] + (time.monotonic() - began) / 60
         write_json(out / "run.json", record | {"finished": True, "minutes": round(minutes, 2)})
     return out
@@ -106,52 +113,64 @@ class Module(L.LightningModule):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.recipe = recipe
-        self.guided = recipe.guided()
+        self.guided = Guided(recipe.classifier(), recipe.objectives, recipe.data.size)
         if recipe.training.channels_last:
-            self.guided.to(memory_format=torch.channels_last)
+            self.guided.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def model(self) -> Classifier:
+        """The classifier that is being trained."""
+        return cast(Classifier, self.guided.model)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch; everything random in it depends on where in the run it is, not on what came before."""
         torch.manual_seed(_seed(self.recipe.seed, self.current_epoch, batch_idx, self.global_rank))
+        loss: Tensor
         loss, terms = self.guided(self._laid_out(batch))
         for name, term in {**terms, "loss": loss}.items():
             if not bool(torch.isfinite(term)):
+                kept = f"The last whole epoch is kept in {CHECKPOINT}. " if self.current_epoch else ""
                 raise SightlineError(
-                    f"the term {name!r} is {float(term)} at step {self.global_step} (epoch {self.current_epoch}). "
-                    f"The last whole epoch is kept in {CHECKPOINT}. Lower optimizer.lr or set training.clip=1, then resume."
+                    f"the term {name!r} is {float(term)} at step {self.global_step} (epoch {self.current_epoch}). {kept}"
+                    "Lower optimizer.lr or set training.clip=1, and train into another --out."
                 )
         self.log_dict({"loss": loss.detach(), **terms}, prog_bar=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Cross-entropy and, for one label per image, accuracy on the validation split."""
-        logits = logits_of(self.guided.model(self._laid_out(batch).image)).float()
-        count, sync = len(logits), {"sync_dist": True, "batch_size": len(logits)}
-        if batch.label.ndim == 2:
-            self.log("val_loss", F.binary_cross_entropy_with_logits(logits, batch.label), **sync)
-            return
-        self.log("val_loss", F.cross_entropy(logits, batch.label, ignore_index=-1), **sync)
-        self.log("val_accuracy", (logits.argmax(1) == batch.label).sum() / count, prog_bar=True, **sync)
+        logits = logits_of(self.model(self._laid_out(batch).image)).float()
+        measured = {"val_loss": classification_loss(logits, batch.label)}
+        if batch.label.ndim == 1:
+            measured["val_accuracy"] = (logits.argmax(1) == batch.label).float().mean()
+        self.log_dict(measured, prog_bar=True, sync_dist=True, batch_size=len(logits))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to replace a good checkpoint by one with broken weights."""
         for name, value in checkpoint["state_dict"].items():
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-                raise SightlineError(f"the weights {name!r} are no longer finite after step {self.global_step}; not saved.")
+                raise SightlineError(
+                    f"the weights {name!r} are no longer finite after step {self.global_step}; not saved."
+                )
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """The recipe's optimiser, with its schedule stepped after every batch."""
         settings = self.recipe.optimizer
-        common = {"lr": settings.lr, "weight_decay": settings.weight_decay}
         optimizer: torch.optim.Optimizer
         if settings.name == "sgd":
             optimizer = torch.optim.SGD(
-                self.parameters(), momentum=settings.momentum, nesterov=settings.nesterov, **common
+                self.parameters(),
+                settings.lr,
+                weight_decay=settings.weight_decay,
+                momentum=settings.momentum,
+                nesterov=settings.nesterov,
             )
         else:
-            optimizer = torch.optim.AdamW(self.parameters(), **common)
+            optimizer = torch.optim.AdamW(self.parameters(), settings.lr, weight_decay=settings.weight_decay)
         scheduler = self._schedule(optimizer)
-        return {"optimizer": optimizer} | ({"lr_scheduler": {"scheduler": scheduler, "interval": "step"}} if scheduler else {})
+        if scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def train_dataloader(self) -> "DataLoader[Batch]":
         return self._loader("train")
@@ -175,7 +194,12 @@ class Module(L.LightningModule):
         training = split == "train"
         drop = training and len(data) >= settings.batch_size * self.trainer.world_size
         sampler: DistributedSampler[Batch] = DistributedSampler(
-            data, self.trainer.world_size, self.trainer.global_rank, shuffle=training, seed=self.recipe.seed, drop_last=drop
+            data,
+            self.trainer.world_size,
+            self.trainer.global_rank,
+            shuffle=training,
+            seed=self.recipe.seed,
+            drop_last=drop,
         )
         return DataLoader(
             data, settings.batch_size, sampler=sampler, drop_last=drop, num_workers=settings.workers,
@@ -207,6 +231,11 @@ class WholeCheckpoints(TorchCheckpointIO):
             temporary.write_bytes(buffer.getbuffer())
 
 
+def _first_process() -> bool:
+    """Whether this process writes the files, also before the Trainer exists."""
+    return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
+
+
 def _prepare(out: Path, text: str, resume: bool) -> bool:
     """Claim the run directory for this recipe; True if the run in it is already finished."""
     recipe = out / "recipe.yaml"
@@ -216,10 +245,13 @@ def _prepare(out: Path, text: str, resume: bool) -> bool:
         changed = differences(yaml.safe_load(recipe.read_text(encoding="utf-8")), yaml.safe_load(text))
         if changed:
             raise SightlineError(
-                f"{out} was begun with another recipe: {'; '.join(changed)}. Resume with the same one, or choose another --out."
+                f"{out} was begun with another recipe: {'; '.join(changed)}. "
+                "Resume with the same one, or choose another --out."
             )
     elif resume:
-        raise SightlineError(f"there is nothing to resume in {out}: it holds no recipe.yaml. Leave --resume out to begin.")
+        raise SightlineError(
+            f"there is nothing to resume in {out}: it holds no recipe.yaml. Leave --resume out to begin."
+        )
     write_text(recipe, text)
     return (out / "run.json").exists() and bool(read_json(out / "run.json")["finished"])
 
@@ -233,16 +265,18 @@ def _record(out: Path, recipe: Recipe, module: Module) -> dict[str, Any]:
     record = {
         "name": out.name, "sightline": __version__, "versions": versions(), "seed": recipe.seed,
         "data": {"name": recipe.data.name, "hash": recipe.data.hash(), "images": len(recipe.data)},
-        "parameters": sum(p.numel() for p in module.guided.model.parameters()),
+        "parameters": sum(p.numel() for p in module.model.parameters()),
         "explainers": layers, "threads": torch.get_num_threads(), "minutes": 0.0, "finished": False,
     }  # fmt: skip
-    if rank_zero_only.rank == 0:
+    if _first_process():
         write_json(path, record)
     return record
 
 
 def _checkpoints(out: Path) -> ModelCheckpoint:
-    return ModelCheckpoint(out, filename=CHECKPOINT.removesuffix(".ckpt"), enable_version_counter=False, save_on_train_epoch_end=True)
+    return ModelCheckpoint(
+        out, filename=CHECKPOINT.removesuffix(".ckpt"), enable_version_counter=False, save_on_train_epoch_end=True
+    )
 
 
 def _loggers(out: Path, recipe: Recipe, step: int) -> list[Logger]:
@@ -278,5 +312,10 @@ def _seed(*position: int) -> int:
 def _quieten() -> None:
     """Silence advice that does not fit: the sets are small, and the settings chosen on purpose."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*exists and is not empty.*", ".*LeafSpec.*", ".*log_every_n_steps.*"):
+    for message in (
+        ".*does not have many workers.*",
+        ".*exists and is not empty.*",
+        ".*LeafSpec.*",
+        ".*log_every_n_steps.*",
+    ):
         warnings.filterwarnings("ignore", message)

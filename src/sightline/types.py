@@ -5,7 +5,7 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-# jaxtyping checks these while the tests run and costs nothing otherwise. "..." stands for the spatial axes: H, W or D, H, W.
+# jaxtyping checks these while the tests run and costs nothing otherwise. "..." stands for the spatial axes.
 Images = Float[Tensor, "b c ..."]
 Maps = Float[Tensor, "b ..."]
 Masks = Float[Tensor, "b ..."]
@@ -24,7 +24,7 @@ class Batch(NamedTuple):
     """(B, *spatial) or (B, classes, *spatial) float, 1 = evidence; ones where nobody annotated."""
     has_mask: Tensor
     """(B,) bool."""
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # a tuple has a method of this name, which nobody needs here
     """(B,) int64 identity in the dataset: joins audits, seeds sampling, drops DDP padding."""
 
 
@@ -38,4 +38,4 @@ class Evidence(NamedTuple):
     has_mask: Bool[Tensor, " b"]
     logits: Logits
     label: Labels
-    index: Int[Tensor, " b"]
+    index: Int[Tensor, " b"]  # type: ignore[assignment]

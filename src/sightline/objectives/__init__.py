@@ -2,10 +2,24 @@
 
 from sightline.objectives.base import Objective
 from sightline.objectives.ce import CE
-from sightline.objectives.cfcn import CFCN, causal_focus_loss  # causally focused convolutional networks, papers/003
+from sightline.objectives.cfcn import (
+    CFCN,
+    causal_focus_loss,
+)  # Causally focused convolutional networks, ICLR 2022 submission
 from sightline.objectives.cgc import CGC, cgc_loss  # Pillai et al., CVPR 2022
 from sightline.objectives.guided import Guided
 from sightline.objectives.step import Step
 from sightline.objectives.swap import ContextSwap, context_swap
 
-__all__ = ["CE", "CFCN", "CGC", "ContextSwap", "Guided", "Objective", "Step", "causal_focus_loss", "cgc_loss", "context_swap"]
+__all__ = [
+    "CE",
+    "CFCN",
+    "CGC",
+    "ContextSwap",
+    "Guided",
+    "Objective",
+    "Step",
+    "causal_focus_loss",
+    "cgc_loss",
+    "context_swap",
+]

@@ -36,7 +36,9 @@ class Objective(nn.Module):
         return tuple(tap for explainer in self.explainers for tap in explainer.taps)
 
     def extra_repr(self) -> str:
-        return ", ".join([f"{name}={weight:g}" for name, weight in self.weights.items()] + [*map(repr, self.explainers)])
+        return ", ".join(
+            [f"{name}={weight:g}" for name, weight in self.weights.items()] + [*map(repr, self.explainers)]
+        )
 
 
 def nonnegative(**weights: float) -> dict[str, float]:

@@ -40,7 +40,10 @@ def cgc_loss(maps: Tensor, augmented: Tensor, crop: Crop, tau: float = 0.5, anch
     """
     size = crop.size
     # T is linear and keeps constants, so cutting commutes with `normalize`; both maps are scaled before they are cut.
-    anchors, views = (F.normalize(m.flatten(1)) for m in (crop.apply(normalize(resize(maps, size))), normalize(resize(augmented, size))))
+    anchors, views = (
+        F.normalize(m.flatten(1))
+        for m in (crop.apply(normalize(resize(maps, size))), normalize(resize(augmented, size)))
+    )
     if anchor == "orig":
         similarity = anchors @ views.T
     else:
@@ -63,7 +66,8 @@ class CGC(Objective):
         tau: temperature.
         layer: where the maps live; None lets `find_layer` choose.
         anchor: "orig" or "aug", see `cgc_loss`.
-        ce_on: views that get a cross-entropy beside the image itself: "xe" (another crop), "aug" (the transformed image).
+        ce_on: views that get a cross-entropy beside the image itself: "xe" (another crop), "aug" (the transformed
+            image).
         scale, ratio: of the random resized crop, as in torchvision.
         flip_bug: mirror only half of the images whose map is mirrored, as the authors' data loader does.
     """
@@ -95,8 +99,8 @@ class CGC(Objective):
         run, crop = step.run(batch.image), self._crop(batch.image, generator)
         target = run.target()
         view = self._mirror(crop, generator).apply(batch.image)
-        maps = (step.explain(explainer, image, target) for image in (batch.image, view))
-        terms = {"cgc": cgc_loss(*maps, crop, self.tau, self.anchor).mean()}
+        maps, augmented = (step.explain(explainer, image, target) for image in (batch.image, view))
+        terms = {"cgc": cgc_loss(maps, augmented, crop, self.tau, self.anchor).mean()}
         if "xe" in self.ce_on:
             other = self._crop(batch.image, generator).apply(batch.image)
             terms["cgc_ce_xe"] = classification_loss(step.run(other).logits, batch.label)

@@ -88,6 +88,6 @@ def _curves(runs: Sequence[read.Run], colours: Mapping[str, int]) -> list[str]:
 
 
 def _render(content: Mapping[str, Any]) -> str:
-    environment = Environment(autoescape=False, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     source = files(__name__).joinpath("page.html.j2").read_text(encoding="utf-8")
     return environment.from_string(source).render(content)
