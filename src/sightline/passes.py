@@ -41,7 +41,7 @@ class Pass:
         return self.taps[name]
 
     def target(self, target: Target = None) -> Tensor:
-        """(B,) int64 class per image: the top prediction for None, one int for all, or what a callable makes of the logits.
+        """(B,) int64 class per image: None is the top prediction, an int serves all, a callable gets the logits.
 
         Raises:
             SightlineError: a class outside [0, classes), or not one class per image.

@@ -131,8 +131,8 @@ class Module(L.LightningModule):
             if not bool(torch.isfinite(term)):
                 kept = f"The last whole epoch is kept in {CHECKPOINT}. " if self.current_epoch else ""
                 raise SightlineError(
-                    f"the term {name!r} is {float(term)} at step {self.global_step} (epoch {self.current_epoch}). {kept}"
-                    "Lower optimizer.lr or set training.clip=1, and train into another --out."
+                    f"the term {name!r} is {float(term)} at step {self.global_step} (epoch {self.current_epoch}). "
+                    f"{kept}Lower optimizer.lr or set training.clip=1, and train into another --out."
                 )
         self.log_dict({"loss": loss.detach(), **terms}, prog_bar=True)
         return loss
