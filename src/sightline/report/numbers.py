@@ -74,7 +74,7 @@ class Difference:
         """+1 or -1 where interval and test agree that there is a difference, 0 where not, None where undefined."""
         if self.value is None:
             return None
-        clear = self.excludes_zero
+        clear = self.excludes_zero and (self.p is None or self.p < 1 - level)
         return int(math.copysign(1, self.value)) if clear else 0
 
 
