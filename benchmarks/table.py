@@ -25,7 +25,7 @@ METRICS = {
 
 
 def cell(values: Iterable[float | None]) -> str:
-    """ "0.912 ± 0.004", or what is left of it with one seed or none."""
+    """Such as "0.912 ± 0.004"; without the deviation for one seed, "-" for none."""
     of = seeds([value for value in values if value is not None])
     if of.n == 0:
         return "-"

@@ -7,7 +7,7 @@ from sightline.audit import Subject, audit
 from sightline.models import load
 from sightline.train import train
 
-RUNS = ("plain", "cfcn_c", "context_swap")
+RUNS = ("plain", "cfcn_f", "context_swap")
 SPLITS = ("test", "shifted", "swapped")
 
 

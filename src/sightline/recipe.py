@@ -63,15 +63,18 @@ class Training:
     clip: float | None = None
     """Largest gradient norm; null for none."""
     workers: int = 0
+    threads: int | None = None
+    """CPU threads of the computation; null leaves it to torch. Another number may round differently."""
     channels_last: bool = False
     """Lay images out channels last in memory: faster convolutions on most machines, the same numbers up to rounding."""
     log: Literal["csv", "tensorboard"] = "csv"
     """Every term goes to metrics.csv; "tensorboard" writes event files as well."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise SightlineError(f"training.{name} is {getattr(self, name)}: expected at least 1.")
+        for name in ("epochs", "batch_size", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SightlineError(f"training.{name} is {value}: expected at least 1.")
 
 
 @dataclass

@@ -75,6 +75,8 @@ def train(
         return out
     torch.manual_seed(config.seed)
     recipe = build(config)
+    if recipe.training.threads is not None:
+        torch.set_num_threads(recipe.training.threads)
     checkpoint = out / CHECKPOINT
     start = checkpoint if resume and checkpoint.exists() else None
     step = int(torch.load(start, weights_only=True, mmap=True)["global_step"]) if start else 0

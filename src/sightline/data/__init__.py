@@ -1,5 +1,7 @@
-"""The datasets: each is constructed for one split and yields `Batch`."""
+"""The datasets: each is constructed for one split and yields `Batch`. This is the list."""
 
-from sightline.data.base import Source as Source
-from sightline.data.folder import Folder as Folder
-from sightline.data.habitats import Habitats as Habitats
+from sightline.data.base import Source
+from sightline.data.folder import Folder
+from sightline.data.habitats import Habitats
+
+__all__ = ["Folder", "Habitats", "Source"]
