@@ -66,10 +66,13 @@ def audit(
         What summary.json holds.
 
     Raises:
-        SightlineError: the model's classes do not fit the data's, no layer can be explained, `out` cannot be written.
+        SightlineError: unlabelled or multi-label data, classes that do not fit the model's, no layer that can be
+            explained, or a folder that cannot be written.
     """
     if data.labels.ndim != 1:
         raise SightlineError(f"{data.name} is multi-label: audit needs one class per image.")
+    if unlabelled := int((data.labels < 0).sum()):
+        raise SightlineError(f"{unlabelled} images of {data.name} are unlabelled: audit needs a class for each.")
     out = Path(out)
     margin = margin if margin is not None else 15 * min(data.size) / 448
     bound = bind(explainer or GradCAM(elementwise=True), subject.model, data.size)
@@ -109,8 +112,7 @@ def audit(
 
 def _evidence(model: nn.Module, explainer: Explainer, batch: Batch, target: str) -> Evidence:
     run = record(model, batch.image, taps=explainer.taps)
-    chosen = torch.where(batch.label >= 0, batch.label, run.target()) if target == "label" else None
-    maps = explainer(run, chosen)
+    maps = explainer(run, batch.label if target == "label" else None)
     return Evidence(maps.float(), batch.mask, batch.has_mask, run.logits.detach(), batch.label, batch.index)
 
 
