@@ -560,6 +560,17 @@ def test_verdict_in_full() -> None:
     ]
 
 
+@pytest.mark.parametrize(("here", "remains"), [(0.4, True), (0.8, False)])
+def test_a_gain_does_not_hide_the_gap_that_remains(here: float, remains: bool) -> None:
+    easy, hard = split(MOVED[1], MOVED[1], name="test", plain=0.9), split(MOVED[1], MOVED[1])
+    for one, value in ((easy, 0.95), (hard, here)):
+        one.metrics["accuracy"]["new"] = Estimate(value, value - 0.03, value + 0.03, 1200)
+    conclusion = verdict([easy, hard])[1].conclusion.replace("\xa0", " ")
+    assert conclusion.startswith("map and decisions both improved.")
+    expected = " Most of the gap between the splits remains: 40.0 % of shifted against 95.0 % of test."
+    assert conclusion.endswith(expected) == remains
+
+
 @pytest.mark.parametrize(
     ("here", "there", "conclusion"),
     [

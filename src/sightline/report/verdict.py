@@ -45,8 +45,7 @@ def verdict(splits: Sequence[Split]) -> list[Sentence]:
 def _baseline(splits: Sequence[Split], hard: Split) -> Sentence:
     here = hard.estimate("accuracy", hard.baseline)
     correct = f"{shown(here.value, ACCURACY)} % of"
-    others = [split for split in splits if split is not hard and hard.baseline in split.audits]
-    easy = max(others, key=lambda split: _or(split.estimate("accuracy", hard.baseline).value, 0.0), default=None)
+    easy = _easiest(splits, hard)
     if easy is None:
         said = f"answers {correct} the images of {hard.name} correctly"
     else:
@@ -57,6 +56,12 @@ def _baseline(splits: Sequence[Split], hard: Split) -> Sentence:
             f"{joint} {correct} {hard.name}"
         )
     return Sentence(hard.baseline, f"{said}{_looks(hard)}.")
+
+
+def _easiest(splits: Sequence[Split], hard: Split) -> Split | None:
+    """Of the other splits, the one on which the baseline is most often right."""
+    others = [split for split in splits if split is not hard and hard.baseline in split.audits]
+    return max(others, key=lambda split: _or(split.estimate("accuracy", hard.baseline).value, 0.0), default=None)
 
 
 def _looks(split: Split) -> str:
@@ -100,7 +105,24 @@ def _compared(splits: Sequence[Split], hard: Split, run: str) -> Sentence:
     others = {split.name: split for split in splits if split is not hard and _changed(split, run)}
     gains = [_gain(split, split.difference("accuracy", run) or Difference()) for split in others.values()]
     signs = {name: _changed(split, run) for name, split in others.items()}
-    return Sentence(run, "; ".join([said, *gains]) + ":", _concluded(moved, decided, hard.name, signs))
+    concluded = _concluded(moved, decided, hard.name, signs)
+    return Sentence(run, "; ".join([said, *gains]) + ":", f"{concluded}{_remains(splits, hard, run)}")
+
+
+def _remains(splits: Sequence[Split], hard: Split, run: str) -> str:
+    """What a gain must not hide: that most of the baseline's gap between the splits is still there."""
+    easy = _easiest(splits, hard)
+    if easy is None or run not in easy.audits:
+        return ""
+    there, here = easy.estimate("accuracy", run), hard.estimate("accuracy", run)
+    if not _below(here, there) or _gap(easy, hard, run) <= _gap(easy, hard, hard.baseline) / 2:
+        return ""
+    right = f"{shown(here.value, ACCURACY)} % of {hard.name} against {shown(there.value, ACCURACY)} % of {easy.name}"
+    return f" Most of the gap between the splits remains: {right}."
+
+
+def _gap(easy: Split, hard: Split, run: str) -> float:
+    return _or(easy.estimate("accuracy", run).value, 0.0) - _or(hard.estimate("accuracy", run).value, 0.0)
 
 
 def _changed(split: Split, run: str) -> int:
