@@ -81,7 +81,19 @@ def test_weights_from_disk(tmp_path):
         torch.equal(a, b) for a, b in zip(net.state_dict().values(), model.net.state_dict().values(), strict=True)
     )
     with pytest.raises(SightlineError, match=r"w\.pt do not fit"):
-        load_model("torchvision:resnet18", num_classes=4, weights=str(tmp_path / "w.pt"))
+        load_model("torchvision:resnet34", num_classes=3, weights=str(tmp_path / "w.pt"))
+    torch.save(net, tmp_path / "whole.pt")
+    with pytest.raises(SightlineError, match=r"whole\.pt do not fit"):
+        load_model("torchvision:resnet18", num_classes=3, weights=str(tmp_path / "whole.pt"))
+
+
+def test_a_head_of_another_size_starts_afresh_and_says_so(tmp_path, caplog):
+    net = load_model("torchvision:resnet18", num_classes=3).net
+    torch.save(net.state_dict(), tmp_path / "w.pt")
+    model = load_model("torchvision:resnet18", num_classes=5, weights=str(tmp_path / "w.pt"))
+    assert torch.equal(model.net.layer4[1].conv2.weight, net.layer4[1].conv2.weight)
+    assert model.net.fc.weight.shape == (5, 512)
+    assert "fc.weight" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -236,6 +236,30 @@ def test_context_swap_by_hand():
     assert torch.equal(out[2], image[2])
 
 
+class Odd(Objective):
+    """Declares one term, returns others."""
+
+    def __init__(self, declared, found):
+        super().__init__()
+        self.weights, self.found = declared, found
+
+    def forward(self, step, batch):
+        return {name: step.run(batch.image).logits.sum() * value for name, value in self.found.items()}
+
+
+def test_a_term_without_a_weight_is_only_logged():
+    guided = Guided(double(Deep()), [CE(), Odd({}, {"extra": math.inf})], 12)
+    loss, terms = guided(batch())
+    assert torch.isfinite(loss)
+    assert not torch.isfinite(terms["extra"])
+
+
+@pytest.mark.parametrize("found", [{}, {"ce": 1.0, "odd": 1.0}])
+def test_terms_that_are_missing_or_anothers_are_named(found):
+    with pytest.raises(SightlineError, match="is missing, or another's"):
+        Guided(double(Deep()), [CE(), Odd({"odd": 1.0}, found)], 12)(batch())
+
+
 def test_multi_label_cross_entropy():
     logits, label = torch.randn(3, 4), torch.rand(3, 4).round()
     torch.testing.assert_close(
@@ -250,6 +274,7 @@ def test_multi_label_cross_entropy():
         (lambda: CFCN(weight=math.nan), "finite"),
         (lambda: CGC(tau=0), "above 0"),
         (lambda: Guided(Deep(), []), "objectives is empty"),
+        (lambda: Guided(Deep(), [torch.nn.CrossEntropyLoss()]), "is not an Objective"),
         (lambda: Guided(Deep(), [CE(), CE()], 12), "same term twice"),
         (lambda: Guided(Deep(), [CFCN(layer="featurs")], 12), "Did you mean 'features'"),
         (

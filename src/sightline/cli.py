@@ -88,9 +88,10 @@ def layers(args: argparse.Namespace) -> None:
     from sightline import layers, models
 
     model = models.load(args.model, weights=args.weights)
-    chosen = layers.find_layer(model, args.size)
-    for candidate in reversed(list(layers.candidates(model, args.size))):
-        mark = "->" if candidate.name == chosen else "  " if candidate.usable else " x"
+    found = list(layers.candidates(model, args.size))
+    chosen = next((candidate for candidate in found if candidate.usable), None)
+    for candidate in reversed(found):
+        mark = "->" if candidate is chosen else "  " if candidate.usable else " x"
         print(f"{mark} {candidate.name:50} {' x '.join(map(str, candidate.shape))}")
     print("\n-> chosen.  x: the top logit reads at most one of its positions.  Pass another as layer=.")
 
@@ -110,15 +111,25 @@ def _subject(name: str, args: argparse.Namespace) -> "tuple[Subject, Source]":
 
     folder = Path(name)
     if (folder / "recipe.yaml").exists():
-        made = recipe.build(recipe.read(folder / "recipe.yaml"))
+        if args.data or args.weights:
+            raise SightlineError(
+                f"{folder} brings its data and weights. For other data name it file:{folder}, with --data."
+            )
+        made = recipe.build(recipe.read(folder / "recipe.yaml", [f"data.split={args.split[0]}"]))
         return Subject(models.load(f"file:{folder}"), folder.name, made.model.spec, made.seed), made.data
     if folder.is_dir():
         raise SightlineError(
             f"{folder} is not a run directory: it holds no recipe.yaml. Name a run, or a model with --data."
         )
+    if ":" not in name:
+        raise SightlineError(
+            f"there is no run directory {name}. Name one, or a model such as timm:resnet18 with --data."
+        )
     if args.data is None:
         raise SightlineError(f"{name} brings no data of its own: pass --data FOLDER, or --data Habitats.")
-    data = Habitats("test") if args.data == "Habitats" else Folder(args.data, split=args.split[0], size=args.size)
+    data = (
+        Habitats(args.split[0]) if args.data == "Habitats" else Folder(args.data, split=args.split[0], size=args.size)
+    )
     model = models.load(name, num_classes=len(data.classes), channels=data.channels, weights=args.weights)
     return Subject(model, name.replace(":", "-").replace("/", "-"), name), data
 
@@ -145,6 +156,9 @@ def _by_split(folders: Sequence[Path], splits: Sequence[str] | None) -> dict[str
     missing = [folder for folder, found in zip(folders, each, strict=True) if not found]
     if missing:
         raise SightlineError(f"{missing[0]} holds no audit. Run `sightline audit {missing[0]}` first.")
+    if not shared:
+        found = "; ".join(f"{folder}: {', '.join(sorted(s))}" for folder, s in zip(folders, each, strict=True))
+        raise SightlineError(f"the runs share no audited split ({found}). Audit all of them on the same one.")
     wanted = splits or shared
     for split in wanted:
         if split not in shared:

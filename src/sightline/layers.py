@@ -19,8 +19,8 @@ _MAX_PREFIX = 16  # class, distillation and register tokens together; the larges
 def spatial(activation: Tensor) -> Tensor:
     """View an activation as (B, C, *spatial): channels first, channels last, or prefix tokens plus a square.
 
-    Channels-last outputs (Swin) are told by two equal axes ahead of a longer one, tokens (ViT) by having three axes;
-    prefix tokens are dropped.
+    Channels-last outputs (Swin) are told by equal axes ahead of a longer one, tokens (ViT) by having three axes; both
+    are taken to be square, and prefix tokens are dropped.
 
     Raises:
         SightlineError: the activation has no more than one position.
@@ -37,7 +37,7 @@ def _channels_first(activation: Tensor) -> Tensor | None:
     if activation.ndim not in (4, 5):
         return None
     last = activation.shape[-1]
-    if len(set(activation.shape[1:-1])) == 1 and last != activation.shape[1] and len(set(activation.shape[2:])) > 1:
+    if len(set(activation.shape[1:-1])) == 1 and last > activation.shape[1]:
         return activation.movedim(-1, 1)
     return activation
 
@@ -118,7 +118,8 @@ def _is_spatial(call: Call, size: Sequence[int]) -> bool:
     out = _channels_first(call.output)
     if out is None or out.ndim - 2 != len(size) or prod(out.shape[2:]) < 2:
         return False
-    if call.output.ndim == 3 and isinstance(call.module, nn.Linear):
+    # Tokens of an image that is not square do not say how many of them make a row.
+    if call.output.ndim == 3 and (isinstance(call.module, nn.Linear) or len(set(size)) > 1):
         return False
     # Attention's (B, heads, tokens, width) has four axes too, but not the image's proportions.
     strides = [pixels / cells for pixels, cells in zip(size, out.shape[2:], strict=True)]

@@ -62,8 +62,10 @@ def hat(positions: Tensor, length: int) -> Tensor:
 
 def separable(images: Tensor, matrices: Sequence[Tensor]) -> Tensor:
     """Multiply each of the last axes of (B, ..., *spatial) by its (B, target, source) matrix."""
-    for axis, matrix in zip(range(-len(matrices), 0), matrices, strict=True):
-        moved = images.movedim(axis, -1)
-        product = moved.flatten(1, -2) @ matrix.transpose(1, 2)
-        images = product.unflatten(1, moved.shape[1:-1]).movedim(-1, axis)
+    # Autocast would round pixels to bfloat16's eight bits.
+    with torch.autocast(images.device.type, enabled=False):
+        for axis, matrix in zip(range(-len(matrices), 0), matrices, strict=True):
+            moved = images.movedim(axis, -1)
+            product = moved.flatten(1, -2) @ matrix.transpose(1, 2)
+            images = product.unflatten(1, moved.shape[1:-1]).movedim(-1, axis)
     return images

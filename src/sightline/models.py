@@ -3,9 +3,10 @@
 import importlib.util
 import inspect
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from types import ModuleType
 from typing import Any, Literal
 
@@ -20,6 +21,8 @@ from sightline.files import whole
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _METADATA = "sightline"
+
+log = logging.getLogger(__name__)
 
 
 class Normalise(nn.Module):
@@ -75,7 +78,8 @@ def load(
             directory or model.safetensors of sightline's, which brings everything else with it.
         num_classes: outputs of the head.
         channels: of the images.
-        weights: a .safetensors or .pt/.pth state dict on disk for the network; heads of another size are an error.
+        weights: a .safetensors or .pt/.pth state dict on disk for the network. A last linear layer of another size
+            keeps its random weights, with a warning: fine-tuning.
         pool: "max" swaps the final global average pool for a maximum (GMP, Pillai and Pirsiavash, AAAI 2021).
         mean, std: per channel; default ImageNet's for torchvision and timm, 0.5 and 0.25 otherwise.
         arguments: further keyword arguments of the network's own constructor.
@@ -85,6 +89,8 @@ def load(
     """
     family, _, name = spec.partition(":")
     if family == "file" and not _is_python(name):
+        if weights is not None or pool is not None:
+            raise SightlineError(f"{spec} brings its weights and pool: leave weights and pool out.")
         return _load_saved(Path(name))
     if family not in _FAMILIES or not name:
         raise SightlineError(f"model {spec!r}: expected FAMILY:NAME. {did_you_mean(family, [*_FAMILIES, 'file'])}")
@@ -140,7 +146,10 @@ def _load_saved(path: Path) -> Classifier:
             f"spec 'torchvision:resnet50' or 'timm:...' or 'file:net.py:factory', with weights={str(path)!r}."
         ) from error
     model = load(**origin)
-    safetensors.torch.load_model(model, str(path))
+    try:
+        safetensors.torch.load_model(model, str(path))
+    except RuntimeError as error:
+        raise SightlineError(f"{path} does not fit {origin['spec']}, as it is built now: {str(error)[:600]}") from error
     return model
 
 
@@ -231,14 +240,29 @@ def _swap_pool(net: nn.Module, pool: str, spec: str) -> None:
 
 
 def _load_weights(net: nn.Module, path: Path) -> None:
+    """Load a state dict; tensors of the last linear layer may have another shape and are then left as they are."""
     try:
-        read = safetensors.torch.load_file if path.suffix == ".safetensors" else partial(torch.load, weights_only=True)
-        state: Any = read(path)
-        net.load_state_dict(state.get("state_dict", state))
+        state = _read_state(path)
+        head = next((name for name, m in reversed(list(net.named_modules())) if isinstance(m, nn.Linear)), None)
+        own = net.state_dict()
+        fresh = [
+            f"{head}.{part}" for part in ("weight", "bias") if f"{head}.{part}" in own and f"{head}.{part}" in state
+        ]
+        fresh = [name for name in fresh if state[name].shape != own[name].shape]
+        net.load_state_dict({**state, **{name: own[name] for name in fresh}})
     except FileNotFoundError as error:
         raise SightlineError(f"weights {path} does not exist.") from error
-    except (RuntimeError, AttributeError, OSError, EOFError, safetensors.SafetensorError) as error:
+    except (RuntimeError, AttributeError, OSError, EOFError, UnpicklingError, safetensors.SafetensorError) as error:
         raise SightlineError(f"weights {path} do not fit the network: {str(error)[:600]}") from error
+    if fresh:
+        log.warning("%s: %s have another shape; the head starts from random weights.", path, ", ".join(fresh))
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    if path.suffix == ".safetensors":
+        return safetensors.torch.load_file(path)
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return dict(state.get("state_dict", state))
 
 
 class ConvNet(nn.Sequential):

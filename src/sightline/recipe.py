@@ -105,8 +105,8 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Namespace:
     """
     try:
         config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SightlineError(f"cannot read the recipe {path}: {error.strerror}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SightlineError(f"cannot read the recipe {path}: {getattr(error, 'strerror', None) or error}.") from error
     except yaml.YAMLError as error:
         raise SightlineError(f"the recipe {path} is not YAML: {error}") from error
     if not isinstance(config, dict):
@@ -160,7 +160,10 @@ def _override(config: dict[str, Any], override: str) -> None:
     *path, last = key.split(".")
     for part in path:
         node = _child(node, part, override)
-    _assign(node, last, yaml.safe_load(value), override)
+    try:
+        _assign(node, last, yaml.safe_load(value), override)
+    except yaml.YAMLError as error:
+        raise SightlineError(f"override {override!r}: {value!r} is not YAML.") from error
 
 
 def _child(node: Any, part: str, override: str) -> Any:

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import os
 import time
 import warnings
 from collections.abc import Iterator
@@ -35,7 +36,6 @@ import lightning as L  # noqa: E402
 from lightning.fabric.plugins import TorchCheckpointIO  # noqa: E402
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar  # noqa: E402
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger  # noqa: E402
-from lightning.pytorch.utilities import rank_zero_only  # noqa: E402
 
 CHECKPOINT = "checkpoint.ckpt"
 
@@ -53,7 +53,8 @@ def train(
 
     The directory receives recipe.yaml, run.json, metrics.csv, checkpoint.ckpt (after every epoch) and, at the end,
     model.safetensors. All randomness is a function of the seed, the epoch, the batch and the rank, so a run that was
-    killed and resumed ends with the bits of one that was not (on the same machine, with as many threads).
+    killed and resumed ends, on a CPU with as many threads, with the bits of one that was not. Sets torch's global seed
+    and, if the recipe says so, its number of threads.
 
     Args:
         config: what `sightline.recipe.read` returned.
@@ -71,7 +72,7 @@ def train(
     """
     out = Path(out)
     _quieten()
-    if _first_process() and _prepare(out, dump(config), resume):
+    if _finished(out, dump(config), resume):
         return out
     torch.manual_seed(config.seed)
     recipe = build(config)
@@ -81,7 +82,6 @@ def train(
     start = checkpoint if resume and checkpoint.exists() else None
     step = int(torch.load(start, weights_only=True, mmap=True)["global_step"]) if start else 0
     module = Module(recipe)
-    record = _record(out, recipe, module)
     trainer = L.Trainer(
         accelerator=accelerator,
         devices=devices,
@@ -99,13 +99,19 @@ def train(
         enable_model_summary=False,
         default_root_dir=out,
     )
-    began = time.monotonic()
-    trainer.fit(module, ckpt_path=start, weights_only=True if start else None)
+    # Nothing is written before everything has been built: a mistake in the recipe leaves no run directory behind.
+    record = _record(out, recipe, module)
     if trainer.is_global_zero:
-        _join_logs(out)
+        write_text(out / "recipe.yaml", dump(config))
+        write_json(out / "run.json", record)
+    try:
+        trainer.fit(module, ckpt_path=start, weights_only=True if start else None)
+    except SystemExit as error:  # what Lightning makes of Ctrl-C
+        raise (KeyboardInterrupt if trainer.interrupted else error) from error
+    if trainer.is_global_zero:
         save(module.model, out / "model.safetensors")
-        minutes = record["minutes"] + (time.monotonic() - began) / 60
-        write_json(out / "run.json", record | {"finished": True, "minutes": round(minutes, 2)})
+        _join_logs(out)
+        write_json(out / "run.json", record | {"finished": True, "minutes": round(module.minutes, 2)})
     return out
 
 
@@ -116,6 +122,7 @@ class Module(L.LightningModule):
         super().__init__()
         self.recipe = recipe
         self.guided = Guided(recipe.classifier(), recipe.objectives, recipe.data.size)
+        self.earlier, self.began = 0.0, time.monotonic()
         if recipe.training.channels_last:
             self.guided.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -123,6 +130,11 @@ class Module(L.LightningModule):
     def model(self) -> Classifier:
         """The classifier that is being trained."""
         return cast(Classifier, self.guided.model)
+
+    @property
+    def minutes(self) -> float:
+        """Wall time so far, of this start and of those it resumes."""
+        return self.earlier + (time.monotonic() - self.began) / 60
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch; everything random in it depends on where in the run it is, not on what came before."""
@@ -147,8 +159,13 @@ class Module(L.LightningModule):
             measured["val_accuracy"] = (logits.argmax(1) == batch.label).float().mean()
         self.log_dict(measured, prog_bar=True, sync_dist=True, batch_size=len(logits))
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.earlier = checkpoint["minutes"]
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to replace a good checkpoint by one with broken weights."""
+        checkpoint["minutes"] = self.minutes
         for name, value in checkpoint["state_dict"].items():
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):
                 raise SightlineError(
@@ -185,14 +202,18 @@ class Module(L.LightningModule):
         if schedule.name == "cosine":
             return CosineAnnealingLR(optimizer, steps)
         if schedule.name == "onecycle":
-            return OneCycleLR(optimizer, self.recipe.optimizer.lr, steps, pct_start=schedule.warmup)
+            # SGD keeps the momentum the recipe states; AdamW's first beta is cycled, as is PyTorch's default.
+            cycled = self.recipe.optimizer.name == "adamw"
+            lr = self.recipe.optimizer.lr
+            return OneCycleLR(optimizer, lr, steps, pct_start=schedule.warmup, cycle_momentum=cycled)
         if schedule.name == "step":
             return StepLR(optimizer, schedule.every * max(1, steps // self.recipe.training.epochs), schedule.gamma)
         return None
 
     def _loader(self, split: str) -> "DataLoader[Batch]":
         """Seeded order per epoch, shared out over the processes; incomplete training batches are dropped."""
-        data, settings = self.recipe.data.on(split), self.recipe.training
+        own, settings = self.recipe.data, self.recipe.training
+        data = own if own.split == split else own.on(split)
         training = split == "train"
         drop = training and len(data) >= settings.batch_size * self.trainer.world_size
         sampler: DistributedSampler[Batch] = DistributedSampler(
@@ -233,46 +254,51 @@ class WholeCheckpoints(TorchCheckpointIO):
             temporary.write_bytes(buffer.getbuffer())
 
 
-def _first_process() -> bool:
-    """Whether this process writes the files, also before the Trainer exists."""
-    return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
-
-
-def _prepare(out: Path, text: str, resume: bool) -> bool:
-    """Claim the run directory for this recipe; True if the run in it is already finished."""
+def _finished(out: Path, text: str, resume: bool) -> bool:
+    """Whether the run in `out` is the one asked for, and complete; every process asks alike, and none writes."""
     recipe = out / "recipe.yaml"
     if recipe.exists() and not resume:
+        if _follows():
+            return False
         raise SightlineError(f"{out} already holds a run. Choose another --out, or go on with it: --resume.")
-    if recipe.exists():
-        changed = differences(yaml.safe_load(recipe.read_text(encoding="utf-8")), yaml.safe_load(text))
-        if changed:
+    if not recipe.exists():
+        if resume:
             raise SightlineError(
-                f"{out} was begun with another recipe: {'; '.join(changed)}. "
-                "Resume with the same one, or choose another --out."
+                f"there is nothing to resume in {out}: it holds no recipe.yaml. Leave --resume out to begin."
             )
-    elif resume:
+        return False
+    changed = differences(yaml.safe_load(recipe.read_text(encoding="utf-8")), yaml.safe_load(text))
+    if changed:
         raise SightlineError(
-            f"there is nothing to resume in {out}: it holds no recipe.yaml. Leave --resume out to begin."
+            f"{out} was begun with another recipe: {'; '.join(changed)}. "
+            "Resume with the same one, or choose another --out."
         )
-    write_text(recipe, text)
     return (out / "run.json").exists() and bool(read_json(out / "run.json")["finished"])
 
 
+def _follows() -> bool:
+    """Whether another process goes first, and may have written by now what this one finds."""
+    return any(os.environ.get(rank, "0") != "0" for rank in ("RANK", "LOCAL_RANK", "NODE_RANK"))
+
+
 def _record(out: Path, recipe: Recipe, module: Module) -> dict[str, Any]:
-    """Start run.json, or take up the one of the run being resumed."""
+    """What run.json says at the start, or said when the run being resumed was started."""
     path = out / "run.json"
     if path.exists():
         return dict(read_json(path))
     layers = {type(o).__name__: [repr(e) for e in o.explainers] for o in recipe.objectives if o.explainers}
-    record = {
-        "name": out.name, "sightline": __version__, "versions": versions(), "seed": recipe.seed,
+    return {
+        "name": out.name,
+        "sightline": __version__,
+        "versions": versions(),
+        "seed": recipe.seed,
         "data": {"name": recipe.data.name, "hash": recipe.data.hash(), "images": len(recipe.data)},
         "parameters": sum(p.numel() for p in module.model.parameters()),
-        "explainers": layers, "threads": torch.get_num_threads(), "minutes": 0.0, "finished": False,
-    }  # fmt: skip
-    if _first_process():
-        write_json(path, record)
-    return record
+        "explainers": layers,
+        "threads": torch.get_num_threads(),
+        "minutes": 0.0,
+        "finished": False,
+    }
 
 
 def _checkpoints(out: Path) -> ModelCheckpoint:
@@ -293,7 +319,7 @@ def _loggers(out: Path, recipe: Recipe, step: int) -> list[Logger]:
 def _join_logs(out: Path) -> None:
     """Write metrics.csv: of each start's log, the steps before the next start."""
     logs = sorted((out / "log").glob("*/metrics.csv"))
-    ends = [int(log.parent.name) for log in logs[1:]] + [float("inf")]
+    ends = [*(int(log.parent.name) for log in logs[1:]), float("inf")][: len(logs)]
     rows = [row for log, end in zip(logs, ends, strict=True) for row in _rows(log) if int(row["step"]) < end]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     with whole(out / "metrics.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:

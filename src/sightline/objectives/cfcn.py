@@ -28,8 +28,10 @@ def causal_focus_loss(maps: Tensor, mask: Tensor, eps: float = 1e-8, dead: Dead 
         (B,) in [0, 1]: the mean share of the maps' mass that lies outside the mask.
     """
     # Both sums are linear in the maps: pulling two masks down to the maps gives what hundreds of maps resized up would.
+    maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
     pulled = [resize_transposed(m.to(maps), maps.shape[2:]).flatten(1) for m in (mask, torch.ones_like(mask))]
-    inside, mass = (maps.flatten(2) @ torch.stack(pulled, 2)).unbind(2)
+    with torch.autocast(maps.device.type, enabled=False):
+        inside, mass = (maps.flatten(2) @ torch.stack(pulled, 2)).unbind(2)
     inside = inside / (mass + eps)
     if dead == "ignore":
         inside = torch.where(mass > 0, inside, 1)

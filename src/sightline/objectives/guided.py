@@ -28,6 +28,12 @@ class Guided(nn.Module):
     def __init__(self, model: nn.Module, objectives: Iterable[Objective], size: int | Sequence[int] = 224) -> None:
         super().__init__()
         self.model = model
+        objectives = list(objectives)
+        for objective in objectives:
+            if not isinstance(objective, Objective):
+                raise SightlineError(
+                    f"{type(objective).__name__} is not an Objective: subclass it and return named terms."
+                )
         self.objectives = nn.ModuleList(objectives)
         names = [name for objective in self._each() for name in objective.weights]
         if not names:
@@ -43,8 +49,12 @@ class Guided(nn.Module):
         loss = batch.image.new_zeros(())
         terms: dict[str, Tensor] = {}
         for objective in self._each():
-            for name, term in objective(step, batch).items():
-                loss = loss + objective.weights.get(name, 0.0) * term
+            found = objective(step, batch)
+            if missing := (set(objective.weights) - set(found)) | (set(found) & set(terms)):
+                raise SightlineError(f"{type(objective).__name__}: term {min(missing)!r} is missing, or another's.")
+            for name, term in found.items():
+                if name in objective.weights:  # others are only logged
+                    loss = loss + objective.weights[name] * term
                 terms[name] = term.detach()
         return loss, terms
 
