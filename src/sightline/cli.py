@@ -93,7 +93,8 @@ def layers(args: argparse.Namespace) -> None:
     for candidate in reversed(found):
         mark = "->" if candidate is chosen else "  " if candidate.usable else " x"
         print(f"{mark} {candidate.name:50} {' x '.join(map(str, candidate.shape))}")
-    print("\n-> chosen.  x: the top logit reads at most one of its positions.  Pass another as layer=.")
+    verdict = "-> chosen; pass another as layer=." if chosen else "No layer qualifies by itself; pass one as layer=."
+    print(f"\n{verdict}  x: the top logit reads at most one of its positions.")
 
 
 def demo(args: argparse.Namespace) -> None:
