@@ -26,7 +26,7 @@ ENVIRONMENT = os.environ | {
     "OMP_NUM_THREADS": "1",
     "PYTHONWARNINGS": "ignore",
 }
-COMMAND = [sys.executable, "-c", "from sightline.cli import main; raise SystemExit(main())"]
+COMMAND = [sys.executable, "-m", "sightline"]
 CONFIG = {
     "data": {"class_path": "Habitats", "init_args": {"per_digit": 1, "size": 32}},
     "model": {"spec": "sightline:cnn", "arguments": {"filters": [4, 8], "dropout": 0.2}},

@@ -25,7 +25,7 @@ class Guided(nn.Module):
         SightlineError: no objective, two terms of one name, or a layer that cannot be found.
     """
 
-    def __init__(self, model: nn.Module, objectives: Iterable[Objective], size: int | Sequence[int] = 224) -> None:
+    def __init__(self, model: nn.Module, objectives: Iterable[nn.Module], size: int | Sequence[int] = 224) -> None:
         super().__init__()
         self.model = model
         objectives = list(objectives)
