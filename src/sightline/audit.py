@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from sightline import __version__
+from sightline import __version__, models, recipe
 from sightline.data import Source
 from sightline.errors import SightlineError
 from sightline.explainers import Explainer, GradCAM, bind
@@ -34,6 +34,17 @@ class Subject:
     name: str
     spec: str
     seed: int | None = None
+
+
+def of_run(folder: str | Path, split: str = "test") -> tuple[Subject, Source]:
+    """The trained model of a run directory, and the data of its recipe on `split`.
+
+    Raises:
+        SightlineError: the directory holds no recipe or no trained model, or the data cannot be read.
+    """
+    folder = Path(folder)
+    made = recipe.build(recipe.read(folder / "recipe.yaml", [f"data.split={split}"]))
+    return Subject(models.load(f"file:{folder}"), folder.name, made.model.spec, made.seed), made.data
 
 
 def audit(

@@ -106,8 +106,8 @@ def demo(args: argparse.Namespace) -> None:
 
 def _subject(name: str, args: argparse.Namespace) -> "tuple[Subject, Source]":
     """A run directory with its own data, or any model with the data of --data."""
-    from sightline import models, recipe
-    from sightline.audit import Subject
+    from sightline import models
+    from sightline.audit import Subject, of_run
     from sightline.data import Folder, Habitats
 
     folder = Path(name)
@@ -116,8 +116,7 @@ def _subject(name: str, args: argparse.Namespace) -> "tuple[Subject, Source]":
             raise SightlineError(
                 f"{folder} brings its data and weights. For other data name it file:{folder}, with --data."
             )
-        made = recipe.build(recipe.read(folder / "recipe.yaml", [f"data.split={args.split[0]}"]))
-        return Subject(models.load(f"file:{folder}"), folder.name, made.model.spec, made.seed), made.data
+        return of_run(folder, args.split[0])
     if folder.is_dir():
         raise SightlineError(
             f"{folder} is not a run directory: it holds no recipe.yaml. Name a run, or a model with --data."

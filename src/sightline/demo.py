@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from sightline import compare, recipe, report
-from sightline.audit import Subject, audit
-from sightline.models import load
+from sightline.audit import audit, of_run
 from sightline.train import train
 
 RUNS = ("plain", "cfcn_f", "context_swap")
@@ -28,8 +27,7 @@ def demo(out: Path, seed: int = 0) -> Path:
         config = recipe.read(_recipes() / f"{name}.yaml", [f"seed={seed}", f"data.seed={seed}"])
         train(config, out / name, resume=(out / name / "recipe.yaml").exists())
     for name in RUNS:
-        data = recipe.build(recipe.read(out / name / "recipe.yaml")).data
-        subject = Subject(load(f"file:{out / name}"), name, "sightline:cnn", seed)
+        subject, data = of_run(out / name)
         for split in SPLITS:
             audit(subject, data.on(split), out / name / "audit" / split)
     for split in SPLITS:
