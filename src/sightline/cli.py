@@ -181,6 +181,13 @@ def _reportable(results: Sequence[Path]) -> list[Path]:
     return found
 
 
+def _count(text: str) -> int:
+    """A whole number above 0, for argparse."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sightline", description="Classifiers that decide on the right pixels: audit, fix, prove."
@@ -207,8 +214,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--out", type=Path, help="run directory; default runs/<recipe's name>")
     sub.add_argument("--resume", action="store_true", help="go on from the last whole epoch in --out")
-    sub.add_argument("--devices", type=int, default=1, help="processes per node, one for each device")
-    sub.add_argument("--nodes", type=int, default=1)
+    sub.add_argument("--devices", type=_count, default=1, help="processes per node, one for each device")
+    sub.add_argument("--nodes", type=_count, default=1)
     sub.add_argument("--accelerator", default="auto", choices=["auto", "cpu", "gpu"])
     sub.add_argument("--print_config", action="store_true", help="print the resolved recipe and stop")
 
@@ -219,13 +226,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--split", nargs="+", default=["test"])
     sub.add_argument("--out", type=Path, help="default: audit/<split> inside the run directory")
     sub.add_argument("--data", help="folder of images (see docs/data.md) or Habitats, for models that are not runs")
-    sub.add_argument("--size", type=int, default=224, help="side of the images of --data")
+    sub.add_argument("--size", type=_count, default=224, help="side of the images of --data")
     sub.add_argument("--weights", help="state dict for a model that is not a run")
     sub.add_argument("--layer", help="where the maps live; found if left out")
     sub.add_argument("--averaged", action="store_true", help="channel-averaged Grad-CAM instead of element-wise")
     sub.add_argument("--target", choices=["label", "prediction"], default="label", help="the class explained")
     sub.add_argument("--margin", type=float, help="of the pointing game, in pixels; default 15 at a short side of 448")
-    sub.add_argument("--batch-size", type=int, default=64)
+    sub.add_argument("--batch-size", type=_count, default=64)
     sub.add_argument("--format", choices=["csv", "parquet"], default="csv", help="of the per-image scores")
 
     sub = add(compare)
@@ -238,12 +245,12 @@ def _parser() -> argparse.ArgumentParser:
     sub = add(report)
     sub.add_argument("results", nargs="+", type=Path, metavar="COMPARISON", help="what compare or audit wrote")
     sub.add_argument("--out", type=Path, default=Path("runs/report.html"))
-    sub.add_argument("--images", type=int, default=24, help="rows of the gallery")
+    sub.add_argument("--images", type=_count, default=24, help="rows of the gallery")
 
     sub = add(layers)
     sub.add_argument(
         "model", help="such as torchvision:resnet50, timm:vit_tiny_patch16_224 or a run as file:runs/plain"
     )
-    sub.add_argument("--size", type=int, default=224, help="side of the probe")
+    sub.add_argument("--size", type=_count, default=224, help="side of the probe")
     sub.add_argument("--weights")
     return parser

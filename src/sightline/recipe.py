@@ -39,6 +39,9 @@ class Optimizer:
     momentum: float = 0.9
     nesterov: bool = False
 
+    def __post_init__(self) -> None:
+        _at_least(0, "optimizer", self, "lr", "weight_decay", "momentum")
+
 
 @dataclass
 class Schedule:
@@ -50,7 +53,13 @@ class Schedule:
     gamma: float = 0.1
     """Factor of each step of "step"."""
     warmup: float = 0.3
-    """Share of the steps in which "onecycle" rises."""
+    """Share of the steps in which "onecycle" rises, between 0 and 1."""
+
+    def __post_init__(self) -> None:
+        _at_least(1, "schedule", self, "every")
+        _at_least(0, "schedule", self, "gamma", "warmup")
+        if self.warmup > 1:
+            raise SightlineError(f"schedule.warmup is {self.warmup}: expected a share between 0 and 1.")
 
 
 @dataclass
@@ -71,10 +80,8 @@ class Training:
     """Every term goes to metrics.csv; "tensorboard" writes event files as well."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise SightlineError(f"training.{name} is {value}: expected at least 1.")
+        _at_least(1, "training", self, "epochs", "batch_size", "threads")
+        _at_least(0, "training", self, "workers", "clip")
 
 
 @dataclass
@@ -88,6 +95,9 @@ class Recipe:
     schedule: Schedule = field(default_factory=Schedule)
     training: Training = field(default_factory=Training)
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        _at_least(0, "recipe", self, "seed")
 
     def classifier(self) -> models.Classifier:
         """The untrained model, with as many classes and channels as the data have."""
@@ -144,6 +154,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         elif a != b:
             lines.append(f"{prefix}{key}: {a} -> {b}")
     return lines
+
+
+def _at_least(least: int, part: str, settings: object, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not value >= least:
+            raise SightlineError(f"{part}.{name} is {value}: expected at least {least}.")
 
 
 def _parser() -> ArgumentParser:
