@@ -47,6 +47,49 @@ class Volume(nn.Sequential):
         self.head = nn.Linear(6, 4)
 
 
+class Views(nn.Module):
+    """Several views of each image through one network of images, their features averaged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 6, 3, padding=1), nn.ReLU()
+        )
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, image: Tensor) -> Tensor:
+        features = self.body(image.flatten(0, 1)).mean((2, 3))
+        return self.head(features.unflatten(0, image.shape[:2]).mean(1))
+
+
+class Sum(nn.ModuleList):
+    """Branches of one input, added; an Identity among them makes it a residual block."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, *others = (branch(x) for branch in self)
+        for other in others:
+            first = first + other
+        return first
+
+
+class Concat(nn.ModuleList):
+    """Branches of one input, side by side."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x) for branch in self], 1)
+
+
+class Gated(nn.Module):
+    """Its input times what `gate` makes of it, as in squeeze-and-excitation."""
+
+    def __init__(self, gate: nn.Module) -> None:
+        super().__init__()
+        self.gate = gate
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x)
+
+
 def double(net: nn.Module, seed: int = 0) -> nn.Module:
     """The net in float64 with weights from `seed`, biases included, so that nothing is exactly zero."""
     generator = torch.Generator().manual_seed(seed)

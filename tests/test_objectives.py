@@ -279,7 +279,7 @@ def test_multi_label_cross_entropy():
         (lambda: Guided(Deep(), [CFCN(layer="featurs")], 12), "Did you mean 'features'"),
         (
             lambda: Guided(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 2)), [CE(), CGC()], 4),
-            "Pass layer=",
+            "needs no layer=",
         ),
         (
             lambda: Guided(Deep(), [CFCN()], 12)(batch()._replace(image=batch().image.float(), label=torch.rand(6, 4))),

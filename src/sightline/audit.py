@@ -122,9 +122,9 @@ def audit(
 
 
 def _evidence(model: nn.Module, explainer: Explainer, batch: Batch, target: str) -> Evidence:
-    run = record(model, batch.image, taps=explainer.taps)
+    run = record(model, batch.image, taps=explainer.taps, ruled=explainer.ruled, differentiable=False)
     maps = explainer(run, batch.label if target == "label" else None)
-    return Evidence(maps.float(), batch.mask, batch.has_mask, run.logits.detach(), batch.label, batch.index)
+    return Evidence(maps.float().relu(), batch.mask, batch.has_mask, run.logits.detach(), batch.label, batch.index)
 
 
 def _frame(data: Source, logits: Tensor, empty: Tensor, metrics: dict[str, PerImage]) -> pd.DataFrame:

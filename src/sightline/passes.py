@@ -2,8 +2,8 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sightline.errors import SightlineError, did_you_mean
+from sightline.ops import Op, Rule, Switch
+from sightline.recorder import Recorder
 
 Target = Tensor | int | Callable[[Tensor], Tensor] | None
 Hook = Callable[[nn.Module, Any, Any], Tensor | None]
@@ -27,6 +29,24 @@ class Pass:
     """(B, classes), before any softmax."""
     taps: Mapping[str, Tensor]
     """Activations by module name, as the module returned them: later in-place operations cannot reach them."""
+
+    ops: tuple[Op, ...] = ()
+    """Of a ruled pass: its operations on what depends on the image, in the order in which they ran."""
+    switch: Switch = field(default_factory=Switch)
+
+    @property
+    def channel(self) -> int:
+        """The axis of `image` that holds channels: 1, or 2 for multi-view images (B, views, C, *spatial)."""
+        return max(1, self.image.ndim - 1 - rank(self.model))
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """The spatial size of the image, without views."""
+        return tuple(self.image.shape[self.channel + 1 :])
+
+    def per_image(self, maps: Tensor) -> Tensor:
+        """Maps (B, *spatial) as they are; those of single views, (B * views, ...), as (B, views, ...)."""
+        return maps.unflatten(0, (len(self.image), -1)) if self.channel == 2 else maps
 
     def tap(self, name: str) -> Tensor:
         """The activation recorded at module `name`.
@@ -62,12 +82,21 @@ class Pass:
             raise SightlineError(f"target {target.tolist()} is out of range: the model has classes 0 to {classes - 1}.")
         return target.long()
 
-    def grad(self, target: Target, wrt: str, *, seed: Tensor | None = None, differentiable: bool = False) -> Tensor:
+    def grad(
+        self,
+        target: Target,
+        wrt: str,
+        *,
+        rules: Rule | None = None,
+        seed: Tensor | None = None,
+        differentiable: bool = False,
+    ) -> Tensor:
         """d(sum over images of the target's logit) / d(`wrt`), where `wrt` is a tap or "image".
 
         Args:
             target: the class explained, see `Pass.target`.
             wrt: a tap's name, or "image" if the recorded image requires grad.
+            rules: what operations answer instead of their derivative; the pass must be ruled.
             seed: (B, classes) weights of the logits, instead of the target's one-hot row.
             differentiable: keep the graph, so that a loss on the result reaches the weights.
 
@@ -75,48 +104,126 @@ class Pass:
             A tensor of the shape of the tap; zeros where the logit does not depend on it.
 
         Raises:
-            SightlineError: the pass was recorded without gradients, or in inference mode.
+            SightlineError: the pass was recorded without gradients, in inference mode, or without rules.
         """
         source = self.image if wrt == "image" else self.tap(wrt)
-        if not self.logits.requires_grad or not source.requires_grad:
+        seed = self.one_hot(target) if seed is None else seed
+        return self.pull(self.logits, (source,), seed, rules=rules, differentiable=differentiable)[0]
+
+    def one_hot(self, target: Target = None) -> Tensor:
+        """(B, classes) with 1 at each image's target."""
+        return torch.zeros_like(self.logits).scatter(1, self.target(target).unsqueeze(1), 1)
+
+    def pull(
+        self,
+        output: Tensor,
+        sources: Sequence[Tensor],
+        seed: Tensor,
+        *,
+        rules: Rule | None = None,
+        differentiable: bool = False,
+    ) -> tuple[Tensor, ...]:
+        """What arrives at each of `sources` when `seed` starts at `output`; see `Pass.grad`."""
+        if not output.requires_grad or not all(source.requires_grad for source in sources):
             raise SightlineError(
-                f"no gradient can be taken with respect to {wrt!r}: the pass was recorded under torch.no_grad or "
-                "inference mode, or the model is frozen and the image does not require grad. Enable one of the two."
+                "no gradient can be taken: the pass was recorded under torch.no_grad or inference mode, or the model "
+                "is quantised, or the image does not require grad. Record the plain model with gradients enabled; "
+                'taps=("image",) makes the image require grad.'
             )
-        if seed is None:
-            seed = torch.zeros_like(self.logits).scatter(1, self.target(target).unsqueeze(1), 1)
-        (grad,) = torch.autograd.grad(
-            self.logits, source, seed, create_graph=differentiable, retain_graph=True, materialize_grads=True
-        )
-        return grad
+        if rules is not None and not self.ops:
+            raise SightlineError("this pass knows no operations to apply rules to: record(..., ruled=True).")
+        with self.switch.set(rules):
+            return torch.autograd.grad(
+                output, sources, seed, create_graph=differentiable, retain_graph=True, materialize_grads=True
+            )
 
 
-def record(model: nn.Module, image: Tensor, *, taps: Iterable[str] = ()) -> Pass:
+def record(
+    model: nn.Module, image: Tensor, *, taps: Iterable[str] = (), ruled: bool = False, differentiable: bool = True
+) -> Pass:
     """Run `model` once on `image` and keep the outputs of the modules named in `taps`.
-
-    Attention runs on the math kernel meanwhile: the fused ones have no double backward.
 
     Args:
         model: any module that returns logits (B, classes), alone or in a mapping, tuple or object with `.logits`.
-        image: (B, C, *spatial) float.
-        taps: names as in `model.named_modules()`.
+        image: (B, C, *spatial) float, or (B, views, C, *spatial) if the model takes several views.
+        taps: names as in `model.named_modules()`; "image" asks for gradients of the image itself, and detaches it
+            from whatever came before.
+        ruled: make a node of every operation, so that `Pass.grad(rules=...)` can replace its backward.
+        differentiable: whether a loss may be taken of this pass and its maps. If not, nothing ahead of the first tap
+            enters the graph, and attention may run on fused kernels, which have no double backward.
 
     Raises:
-        SightlineError: an unknown or unused tap, an image that is not a float batch, or an output without logits.
+        SightlineError: an unknown or unused tap, an image that is not a float batch or not finite, an output without
+            logits, or a ruled pass of a model whose operations cannot be seen.
     """
-    if image.ndim < 3 or not image.is_floating_point():
-        raise SightlineError(
-            f"image has shape {tuple(image.shape)} and type {image.dtype}: expected float (B, C, *spatial)."
-        )
+    _check(model, image)
+    if image.is_inference() and not torch.is_inference_mode_enabled():
+        image = image.clone()
     kept: dict[str, Tensor] = {}
-    taps = tuple(dict.fromkeys(taps))
-    attention = sdpa_kernel(SDPBackend.MATH) if taps and torch.is_grad_enabled() else nullcontext()
-    with _hooked(model, {name: _keep(name, kept) for name in taps}), attention:
-        logits = logits_of(model(image))
-    missing = set(taps) - set(kept)
+    names = dict.fromkeys(taps)
+    grads = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+    late = grads and not differentiable and "image" not in names
+    if "image" in names:
+        del names["image"]
+        image = image.detach().requires_grad_(grads)
+    with ExitStack() as stack:
+        stack.enter_context(_hooked(model, {name: _keep(name, kept, late) for name in names}))
+        if late:
+            stack.enter_context(torch.no_grad())
+        if grads and differentiable:
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        run = _watched(model, image, kept) if ruled and grads else Pass(model, image, logits_of(model(image)), kept)
+    missing = set(names) - set(kept)
     if missing:
         raise SightlineError(f"layer {min(missing)!r} exists but did not run in the forward pass. Choose another.")
-    return Pass(model, image, logits, kept)
+    return run
+
+
+def view_size(model: nn.Module, image: Tensor) -> tuple[int, ...]:
+    """The size of `image` (B, C, *spatial) for `model`, (*spatial); (views, *spatial) of (B, views, C, *spatial).
+
+    Raises:
+        SightlineError: it is not a float batch, or not finite.
+    """
+    _check(model, image)
+    shape, axes = tuple(image.shape), rank(model)
+    return (*shape[1 : -axes - 1], *shape[-axes:])
+
+
+def _check(model: nn.Module, image: Tensor) -> None:
+    axes = rank(model)
+    if image.ndim - axes not in (2, 3) or not image.is_floating_point():
+        raise SightlineError(
+            f"image has shape {tuple(image.shape)} and type {image.dtype}: expected float (B, C, *spatial) with {axes} "
+            "spatial axes for this model, or (B, views, C, *spatial)."
+        )
+    if not bool(image.isfinite().all()):
+        bad = (~image.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+        raise SightlineError(f"image {bad} of the batch holds NaN or infinite values: mend or leave out those images.")
+    if any(parameter.is_inference() for parameter in model.parameters()) and torch.is_grad_enabled():
+        raise SightlineError(
+            "the model's weights were made in inference mode, so nothing can be differentiated. Build or load the "
+            "model outside torch.inference_mode(), or pass copy.deepcopy(model) made outside it."
+        )
+
+
+def _watched(model: nn.Module, image: Tensor, kept: Mapping[str, Tensor]) -> Pass:
+    recorder = Recorder(image)
+    with recorder, torch.compiler.set_stance("force_eager"):
+        output = model(image)
+    logits = recorder.latest(logits_of(output))
+    if not recorder.depends(logits):
+        raise SightlineError(
+            "the model's operations cannot be seen: it runs a scripted module or a custom autograd function on the way "
+            "to its logits. Rules need the plain PyTorch model; Gradient and GradCAM do not."
+        )
+    return Pass(model, image, logits, kept, tuple(recorder.ops), recorder.switch)
+
+
+def rank(model: nn.Module) -> int:
+    """Number of spatial axes `model` works on: those of its first convolution, 2 if it has none."""
+    convolution = next((m for m in model.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d)), None)
+    return len(convolution.kernel_size) if convolution else 2
 
 
 def logits_of(output: Any) -> Tensor:
@@ -196,7 +303,7 @@ def _hooked(model: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[None]:
             handle.remove()
 
 
-def _keep(name: str, kept: dict[str, Tensor]) -> Hook:
+def _keep(name: str, kept: dict[str, Tensor], late: bool) -> Hook:
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> Tensor:
         if not isinstance(output, Tensor):
             raise SightlineError(
@@ -204,9 +311,14 @@ def _keep(name: str, kept: dict[str, Tensor]) -> Hook:
             )
         if name in kept:
             warnings.warn(f"layer {name!r} ran more than once in one forward; its last output is used.", stacklevel=2)
+        if late:
+            torch.set_grad_enabled(True)  # until the pass is over
+        if torch.is_grad_enabled() and not output.requires_grad and output.is_floating_point():
+            output = output.detach().requires_grad_()  # of frozen weights: what follows can be differentiated still
         kept[name] = output
         # The network goes on with a copy: an in-place ReLU behind a convolution would otherwise overwrite what was
         # recorded, silently. The copy costs less than a hundredth of a forward.
-        return output.clone()
+        copy: Tensor = output.clone()
+        return copy
 
     return hook

@@ -35,6 +35,11 @@ class Objective(nn.Module):
         """The activations a pass must record for this objective."""
         return tuple(tap for explainer in self.explainers for tap in explainer.taps)
 
+    @property
+    def ruled(self) -> bool:
+        """Whether an explainer of this objective replaces backward steps of a pass."""
+        return any(explainer.ruled for explainer in self.explainers)
+
     def extra_repr(self) -> str:
         return ", ".join(
             [f"{name}={weight:g}" for name, weight in self.weights.items()] + [*map(repr, self.explainers)]

@@ -1,6 +1,7 @@
 """A model together with the objectives that train it: what a training loop calls and what DDP wraps."""
 
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -45,7 +46,8 @@ class Guided(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of one batch and its terms, unweighted and detached, by name."""
-        step = Step(self.model, [tap for objective in self._each() for tap in objective.taps])
+        taps = [tap for objective in self._each() for tap in objective.taps]
+        step = Step(self.model, taps, ruled=any(objective.ruled for objective in self._each()))
         loss = batch.image.new_zeros(())
         terms: dict[str, Tensor] = {}
         for objective in self._each():
@@ -59,4 +61,4 @@ class Guided(nn.Module):
         return loss, terms
 
     def _each(self) -> list[Objective]:
-        return [objective for objective in self.objectives if isinstance(objective, Objective)]
+        return list(cast(Iterable[Objective], self.objectives))

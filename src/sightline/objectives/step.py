@@ -18,21 +18,25 @@ class Step:
     Args:
         model: the classifier being trained.
         taps: activations that every pass of this step records.
+        ruled: whether every pass of this step can have its backward replaced; see `record`.
         seed: start of this step's random draws; None takes one from torch's global generator.
     """
 
-    def __init__(self, model: nn.Module, taps: Iterable[str] = (), seed: int | None = None) -> None:
-        self.model = model
+    def __init__(
+        self, model: nn.Module, taps: Iterable[str] = (), *, ruled: bool = False, seed: int | None = None
+    ) -> None:
+        self.model, self.ruled = model, ruled
         self.taps = tuple(dict.fromkeys(taps))
         self.seed = int(torch.randint(2**31, ())) if seed is None else seed
-        self._passes: dict[int, Pass] = {}  # a Pass holds its image, so an id stays taken as long as it is a key
+        # Images and targets are kept, so that an id stays taken as long as it is a key.
+        self._passes: dict[int, tuple[Tensor, Pass]] = {}
         self._maps: dict[tuple[Explainer, int, int], tuple[Target, Tensor]] = {}
 
     def run(self, image: Tensor) -> Pass:
         """The pass of `image` through the model; the first call runs it."""
         if id(image) not in self._passes:
-            self._passes[id(image)] = record(self.model, image, taps=self.taps)
-        return self._passes[id(image)]
+            self._passes[id(image)] = image, record(self.model, image, taps=self.taps, ruled=self.ruled)
+        return self._passes[id(image)][1]
 
     def explain(self, explainer: Explainer, image: Tensor, target: Target = None) -> Tensor:
         """(B, *spatial) differentiable map of `target` on `image`; see `Pass.target` for what a target may be."""
