@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 from torch import Tensor, nn
 
 from sightline.layers import find_layer
-from sightline.passes import Pass, Target, evaluating, module, record
+from sightline.passes import Pass, Target, evaluating, module, record, view_size
 
 
 @runtime_checkable
@@ -16,7 +16,11 @@ class Explainer(Protocol):
 
     @property
     def taps(self) -> tuple[str, ...]:
-        """The activations its pass must have recorded."""
+        """The activations its pass must have recorded; "image" stands for gradients of the image itself."""
+
+    @property
+    def ruled(self) -> bool:
+        """Whether its pass must have been recorded with `ruled=True`."""
 
     def __call__(self, run: Pass, target: Target = None, *, differentiable: bool = False) -> Tensor:
         """(B, *spatial) map of `target`, raw, at the explainer's own resolution.
@@ -31,6 +35,11 @@ E = TypeVar("E", bound=Explainer)
 def bind(explainer: E, model: nn.Module, size: int | Sequence[int] = 224) -> E:
     """The explainer with `layer=None` resolved by `find_layer`, or with its layer's name checked.
 
+    Args:
+        explainer: any.
+        model: the classifier.
+        size: of the images: side, (H, W) or (D, H, W); (views, H, W) for several views of each image.
+
     Raises:
         SightlineError: the named layer does not exist, or none can be found.
     """
@@ -43,11 +52,11 @@ def bind(explainer: E, model: nn.Module, size: int | Sequence[int] = 224) -> E:
 
 
 def explain(model: nn.Module, image: Tensor, target: Target = None, explainer: Explainer | None = None) -> Tensor:
-    """Where does `model` look? One map per image, from one forward pass in evaluation mode.
+    """Where does `model` look? One map per image, in evaluation mode.
 
     Args:
         model: any classifier; its mode, gradients and hooks are afterwards as they were.
-        image: (B, C, *spatial) float, as the model takes it.
+        image: (B, C, *spatial) float, as the model takes it, or (B, views, C, *spatial).
         target: the class explained: None for the top prediction, an int, one int per image, or a callable of logits.
         explainer: Grad-CAM at the layer `find_layer` chooses, unless another is given. Bind it once
             (`bind(explainer, model, size)`) when you call this often: finding the layer costs another pass.
@@ -61,5 +70,5 @@ def explain(model: nn.Module, image: Tensor, target: Target = None, explainer: E
     from sightline.explainers.gradcam import GradCAM
 
     with evaluating(model):
-        bound = bind(explainer or GradCAM(), model, image.shape[2:])
-        return bound(record(model, image, taps=bound.taps), target)
+        bound = bind(explainer or GradCAM(), model, view_size(model, image))
+        return bound(record(model, image, taps=bound.taps, ruled=bound.ruled, differentiable=False), target)
