@@ -189,9 +189,7 @@ def test_a_model_without_a_spatial_layer(home, capsys):
         "from torch import nn\ndef net(num_classes):\n"
         "    return nn.Sequential(nn.Flatten(), nn.Linear(3072, num_classes))\n"
     )
-    assert "Pass layer=" in said(
-        capsys, "train", "guided.yaml", "model={spec: 'file:net.py:net'}", "--out", "runs/flat"
-    )
+    assert "layer=" in said(capsys, "train", "guided.yaml", "model={spec: 'file:net.py:net'}", "--out", "runs/flat")
 
 
 def test_audits_of_different_data_are_refused(home, capsys):

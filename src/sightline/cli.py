@@ -1,4 +1,4 @@
-"""The command line: demo, train, audit, compare, report, layers."""
+"""The command line: demo, train, audit, compare, report, explain, layers."""
 
 import argparse
 import os
@@ -13,6 +13,7 @@ from sightline.errors import SightlineError
 if TYPE_CHECKING:
     from sightline.audit import Subject
     from sightline.data import Source
+    from sightline.models import Classifier
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,18 +84,36 @@ def report(args: argparse.Namespace) -> None:
     print(f"report: {build(_reportable(args.results), args.out, images=args.images)}")
 
 
+def explain(args: argparse.Namespace) -> None:
+    """Draw where a model looks in images: overlays, raw maps and a contact sheet."""
+    from sightline import illustrate
+    from sightline.explainers.names import named
+
+    explainers = [named(spec) for spec in args.explainer or ["GradCAM"]]
+    model, size, classes = _viewer(args)
+    target = None if args.target is None else illustrate.which(args.target, classes)
+    shown = illustrate.illustrate(
+        model, args.images, args.out, explainers=explainers, target=target, top=args.top, classes=classes, size=size,
+        batch_size=args.batch_size, title=f"Where {args.model} looks",
+    )  # fmt: skip
+    print(f"{illustrate.table(shown, classes)}\n\nexplained: {args.out / 'contact_sheet.png'}, {args.out / 'maps.npz'}")
+
+
 def layers(args: argparse.Namespace) -> None:
     """Print the layers a map can be drawn at, and the one that is chosen."""
     from sightline import layers, models
 
-    model = models.load(args.model, weights=args.weights)
+    run = _run(args.model)
+    model = models.load(f"file:{run}" if run else args.model, weights=args.weights)
     found = list(layers.candidates(model, args.size))
-    chosen = next((candidate for candidate in found if candidate.usable), None)
+    last = next((candidate for candidate in found if candidate.usable), None)
+    chosen = last if last and last.told else None
     for candidate in reversed(found):
-        mark = "->" if candidate is chosen else "  " if candidate.usable else " x"
+        mark = "->" if candidate is chosen else " ?" if not candidate.told else "  " if candidate.usable else " x"
         print(f"{mark} {candidate.name:50} {' x '.join(map(str, candidate.shape))}")
     verdict = "-> chosen; pass another as layer=." if chosen else "No layer qualifies by itself; pass one as layer=."
-    print(f"\n{verdict}  x: the top logit reads at most one of its positions.")
+    unclear = "" if all(c.told for c in found) else "  ?: its output does not tell where its positions lie."
+    print(f"\n{verdict}  x: the top logit reads at most one of its positions.{unclear}")
 
 
 def demo(args: argparse.Namespace) -> None:
@@ -117,14 +136,7 @@ def _subject(name: str, args: argparse.Namespace) -> "tuple[Subject, Source]":
                 f"{folder} brings its data and weights. For other data name it file:{folder}, with --data."
             )
         return of_run(folder, args.split[0])
-    if folder.is_dir():
-        raise SightlineError(
-            f"{folder} is not a run directory: it holds no recipe.yaml. Name a run, or a model with --data."
-        )
-    if ":" not in name:
-        raise SightlineError(
-            f"there is no run directory {name}. Name one, or a model such as timm:resnet18 with --data."
-        )
+    _refuse_unless_model(name, " with --data")
     if args.data is None:
         raise SightlineError(f"{name} brings no data of its own: pass --data FOLDER, or --data Habitats.")
     data = (
@@ -132,6 +144,55 @@ def _subject(name: str, args: argparse.Namespace) -> "tuple[Subject, Source]":
     )
     model = models.load(name, num_classes=len(data.classes), channels=data.channels, weights=args.weights)
     return Subject(model, name.replace(":", "-").replace("/", "-"), name), data
+
+
+def _viewer(args: argparse.Namespace) -> "tuple[Classifier, tuple[int, int], tuple[str, ...]]":
+    """A model, (H, W) of the images it takes and its classes' names: a run knows, any other model is told."""
+    from sightline import models
+    from sightline.illustrate import of_run
+
+    classes = _class_names(args.classes)
+    told = (args.size, args.size) if args.size else None
+    if (run := _run(args.model)) is None:
+        _refuse_unless_model(args.model)
+        model = models.load(args.model, num_classes=len(classes) or 1000, weights=args.weights)
+        if args.weights is None and not args.model.startswith("file:"):
+            print(f"sightline: {args.model} has random weights; pass its own as --weights.", file=sys.stderr)
+        return model, told or (224, 224), classes
+    if args.weights:
+        raise SightlineError(f"{run} brings its weights. Leave --weights out.")
+    size, names = of_run(run)
+    return models.load(f"file:{run}"), told or size, classes or names
+
+
+def _run(name: str) -> Path | None:
+    """The run directory that `name` means: DIR, file:DIR or file:DIR/model.safetensors."""
+    path = Path(name.removeprefix("file:"))
+    folder = path.parent if path.name == "model.safetensors" else path
+    return folder if (folder / "recipe.yaml").exists() else None
+
+
+def _refuse_unless_model(name: str, needs: str = "") -> None:
+    """Refuse what names neither a run directory, which is ruled out already, nor a model."""
+    if Path(name).is_dir():
+        raise SightlineError(f"{name} is not a run directory: it holds no recipe.yaml. Name a run, or a model{needs}.")
+    if ":" not in name:
+        raise SightlineError(f"there is no run directory {name}. Name one, or a model such as timm:resnet18{needs}.")
+
+
+def _class_names(told: str | None) -> tuple[str, ...]:
+    """The lines of a file, or as many names as a number says; none if nothing is told."""
+    if told is None:
+        return ()
+    if told.isdecimal() and int(told) > 0:
+        return tuple(f"class {i}" for i in range(int(told)))
+    try:
+        names = [line.strip() for line in Path(told).read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise SightlineError(f"--classes {told} is neither a number nor a text file of names: {error}.") from error
+    if not names:
+        raise SightlineError(f"--classes {told} holds no names. Write one on each line.")
+    return tuple(names)
 
 
 def _audit_folder(model: str, name: str, args: argparse.Namespace) -> Path:
@@ -246,6 +307,24 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("results", nargs="+", type=Path, metavar="COMPARISON", help="what compare or audit wrote")
     sub.add_argument("--out", type=Path, default=Path("runs/report.html"))
     sub.add_argument("--images", type=_count, default=24, help="rows of the gallery")
+
+    sub = add(explain)
+    sub.add_argument("model", metavar="MODEL", help="run directory, or a model such as torchvision:resnet18")
+    sub.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="image or folder of images; .npy or .npz if the model takes volumes"
+    )
+    sub.add_argument(
+        "--explainer", nargs="+", action="extend", metavar="NAME[:key=value,...]",
+        help="such as GradCAM or GradCAM:elementwise=true,layer=net.layer3; default GradCAM",
+    )  # fmt: skip
+    sub.add_argument("--out", type=Path, default=Path("runs/explained"), help="folder of the maps and pictures")
+    which = sub.add_mutually_exclusive_group()
+    which.add_argument("--target", help="class to explain, by name or index; default: the top prediction")
+    which.add_argument("--top", type=_count, default=1, help="explain so many of the most probable classes")
+    sub.add_argument("--size", type=_count, help="side of the images; default: the run's own, or 224")
+    sub.add_argument("--weights", help="state dict for a model that is not a run")
+    sub.add_argument("--classes", help="their number, or a file with one name per line, for a model that is not a run")
+    sub.add_argument("--batch-size", type=_count, default=32)
 
     sub = add(layers)
     sub.add_argument(

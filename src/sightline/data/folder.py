@@ -292,12 +292,27 @@ def decode(entry: Entry, size: tuple[int, int], channels: int) -> tuple[Pixels, 
     Raises:
         SightlineError: a file is damaged, the mask is empty or not of its image's size.
     """
-    image = open_image(entry.image)
-    if image.mode in DEEP:
-        raise SightlineError(f"{entry.image} has more than 8 bits per channel. Scale it to 8 and save it again.")
+    image = open_picture(entry.image)
     mask = np.ones(size, np.uint8) if entry.mask is None else shrink(read_mask(entry.mask, image.size), size)
+    return resized(image, size, channels), mask
+
+
+def open_picture(path: Path) -> Image.Image:
+    """The decoded image, if 8 bits say all it holds.
+
+    Raises:
+        SightlineError: the file is no image, damaged, or has more bits per channel.
+    """
+    image = open_image(path)
+    if image.mode in DEEP:
+        raise SightlineError(f"{path} has more than 8 bits per channel. Scale it to 8 and save it again.")
+    return image
+
+
+def resized(image: Image.Image, size: tuple[int, int], channels: int) -> Pixels:
+    """(H, W, C) at `size`, in grey or colour."""
     small = image.convert("L" if channels == 1 else "RGB").resize(size[::-1], Image.Resampling.BILINEAR)
-    return np.asarray(small).reshape(*size, channels), mask
+    return np.asarray(small).reshape(*size, channels)
 
 
 def open_image(path: Path) -> Image.Image:
@@ -311,9 +326,7 @@ def open_image(path: Path) -> Image.Image:
             image.load()
             return ImageOps.exif_transpose(image)
     except Exception as error:  # every decoder has its own way to say that a file is damaged
-        raise SightlineError(
-            f"{path} cannot be read as an image ({error}). Replace it, or take it out of the dataset."
-        ) from error
+        raise SightlineError(f"{path} cannot be read as an image ({error}). Replace it or leave it out.") from error
 
 
 @contextmanager
