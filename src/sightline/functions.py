@@ -1,6 +1,6 @@
 """Torch functions by name: which operation a call is."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import sqrt
 from typing import Any, NamedTuple
 
@@ -27,16 +27,21 @@ class Seen(NamedTuple):
 class Call:
     """One call of a torch function: what it is given, and which of that depends on the image."""
 
-    def __init__(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], seen: Mapping[int, Seen]) -> None:
+    def __init__(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], seen: Mapping[int, Seen]) -> None:
         self.func, self.args, self.kwargs = func, args, kwargs
         self.name: str = getattr(func, "__name__", "?")
-        self.tensors = list(tensors_in((args, tuple(kwargs.values()))))
-        facts = {id(tensor): seen[id(tensor)] for tensor in self.tensors if id(tensor) in seen}
-        # A result of code that no torch function shows, such as a custom autograd function or a scripted module.
-        self.unseen = any(t.requires_grad and not t.is_leaf and id(t) not in facts for t in self.tensors)
-        self.roles = {key: fact.role for key, fact in facts.items() if fact.role is not None}
-        self.signals = [tensor for tensor in self.tensors if id(tensor) in self.roles]
-        self.source = facts[id(self.signals[0])].maker if self.signals else None
+        self.tensors = tensors_in(args) + tensors_in(kwargs.values()) if kwargs else tensors_in(args)
+        self.signals: list[Tensor] = []
+        self.roles: dict[int, int] = {}
+        self.unseen = False
+        for tensor in self.tensors:
+            if (fact := seen.get(id(tensor))) is None:
+                # A result of code that no torch function shows, such as a custom autograd function.
+                self.unseen |= tensor.requires_grad and not tensor.is_leaf
+            elif fact.role is not None:
+                self.signals.append(tensor)
+                self.roles[id(tensor)] = fact.role
+        self.source = seen[id(self.signals[0])].maker if self.signals else None
 
     def role(self, value: Any) -> int | None:
         """How `value` may enter a product; None for what does not depend on the image."""
@@ -57,13 +62,15 @@ class Call:
         return self.func(*args, **kwargs)
 
 
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Every tensor in a value, a list or a tuple, at any depth."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for one in value:
-            yield from tensors_in(one)
+def tensors_in(values: Iterable[Any]) -> list[Tensor]:
+    """Every tensor among the values, and in lists and tuples among them, at any depth."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += tensors_in(value)
+    return found
 
 
 def mapped(function: Callable[[Any], Any], value: Any) -> Any:
@@ -218,6 +225,14 @@ def _affine(call: Call) -> Fields:
     return {"kind": "affine", "inputs": (x,), "run": call.on, "role": call.role(x)}
 
 
+def _dropout(call: Call) -> Fields | None:
+    return _affine(call) if call.named("input p training").get("training", True) else None
+
+
+def _moving(_call: Call) -> None:
+    """What moves, copies or selects values is no operation: its gradient is its rule."""
+
+
 def _pool(call: Call) -> Fields:
     (x,) = call.signals
     return {
@@ -356,7 +371,8 @@ def _attention(call: Call) -> Any:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
-    return F.dropout(scores.softmax(-1), given.get("dropout_p", 0.0)) @ value
+    probability = given.get("dropout_p", 0.0)
+    return F.dropout(scores.softmax(-1), probability, training=probability > 0) @ value
 
 
 def _multi_head_attention(call: Call) -> Any:
@@ -401,7 +417,7 @@ RECTIFIERS = _names("relu leaky_relu prelu abs")
 SATURATING = _names("sigmoid hardsigmoid tanh hardtanh softsign erf")
 """Activations between two bounds: as a factor, a gate."""
 
-_READERS: Mapping[Callable[[Call], Fields], frozenset[str]] = {
+_READERS: Mapping[Callable[[Call], Fields | None], frozenset[str]] = {
     _convolution: _names("conv1d conv2d conv3d"),
     _linear: _names("linear"),
     _contraction: _names("matmul mm bmm __matmul__ __rmatmul__ einsum"),
@@ -424,23 +440,20 @@ _READERS: Mapping[Callable[[Call], Fields], frozenset[str]] = {
     _addition: _names("add __add__ __radd__ sub subtract __sub__ __rsub__ rsub"),
     _multiplication: _names("mul multiply __mul__ __rmul__"),
     _division: _names("div divide true_divide __truediv__"),
-    _affine: _names("neg negative __neg__ positive dropout dropout1d dropout2d dropout3d"),
+    _affine: _names("neg negative __neg__ positive"),
+    _dropout: _names("dropout dropout1d dropout2d dropout3d"),
+    # Max-pools call themselves "fn". What returns no floating point tensor, such as a size, needs no place here.
+    _moving: _names(
+        "__get__ __getitem__ __setitem__ view view_as reshape reshape_as flatten unflatten ravel squeeze unsqueeze "
+        "permute transpose t swapaxes swapdims movedim moveaxis expand expand_as broadcast_to repeat "
+        "repeat_interleave tile roll flip rot90 contiguous clone to type type_as float double half bfloat16 cpu cuda "
+        "detach requires_grad_ identity cat concat concatenate stack hstack vstack dstack split split_with_sizes "
+        "chunk tensor_split unbind narrow select index_select gather take take_along_dim masked_select masked_fill "
+        "where diagonal tril triu as_strided unfold pad pixel_shuffle pixel_unshuffle channel_shuffle fn max_pool1d "
+        "max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d amax amin max min maximum "
+        "minimum topk sort new_zeros new_ones new_empty new_full zeros_like ones_like empty_like full_like rand_like "
+        "randn_like"
+    ),
 }
 READERS = {name: reader for reader, names in _READERS.items() for name in names}
-"""By a function's name, how its call is read; any other that is not in `MOVING` is unknown."""
-
-MOVING = _names(
-    "__get__ __getitem__ __setitem__ view view_as reshape reshape_as flatten unflatten ravel squeeze unsqueeze "
-    "permute transpose t swapaxes swapdims movedim moveaxis expand expand_as broadcast_to repeat repeat_interleave "
-    "tile roll flip rot90 contiguous clone to type type_as float double half bfloat16 cpu cuda detach requires_grad_ "
-    "identity cat concat concatenate stack hstack vstack dstack split split_with_sizes chunk tensor_split unbind "
-    "narrow select index_select gather take take_along_dim masked_select masked_fill where diagonal tril triu "
-    "as_strided unfold pad pixel_shuffle pixel_unshuffle channel_shuffle fn max_pool1d max_pool2d max_pool3d "
-    "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d amax amin max min maximum minimum topk sort "
-    "new_zeros new_ones new_empty new_full zeros_like ones_like empty_like full_like rand_like randn_like"
-)
-"""Functions whose gradient is their rule: they move, copy or select values.
-
-"fn" is how torch's max-pools call themselves. What returns no floating point tensor, such as a size or a comparison,
-needs no place here.
-"""
+"""By a function's name, how its call is read; any other is unknown."""

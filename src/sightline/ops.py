@@ -11,7 +11,7 @@ from torch import Tensor
 from sightline.errors import SightlineError
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Op:
     """One operation of a recorded forward on something that depends on the image.
 

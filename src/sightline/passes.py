@@ -1,8 +1,9 @@
 """One forward pass, remembered: its logits and the activations that were asked for. The only hooks in the house."""
 
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -170,6 +171,8 @@ def record(
         stack.enter_context(_hooked(model, {name: _keep(name, kept, late) for name in names}))
         if late:
             stack.enter_context(torch.no_grad())
+        if names or ruled:
+            stack.enter_context(uncompiled())
         if grads and differentiable:
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         run = _watched(model, image, kept) if ruled and grads else Pass(model, image, logits_of(model(image)), kept)
@@ -209,7 +212,7 @@ def _check(model: nn.Module, image: Tensor) -> None:
 
 def _watched(model: nn.Module, image: Tensor, kept: Mapping[str, Tensor]) -> Pass:
     recorder = Recorder(image)
-    with recorder, torch.compiler.set_stance("force_eager"):
+    with recorder:
         output = model(image)
     logits = recorder.latest(logits_of(output))
     if not recorder.depends(logits):
@@ -278,6 +281,12 @@ def trace(model: nn.Module, image: Tensor) -> tuple[Tensor, list[Call]]:
 
     with _hooked(model, {name: note(name) for name, _ in model.named_modules() if name}):
         return logits_of(model(image)), calls
+
+
+def uncompiled() -> AbstractContextManager[Any]:
+    """A block in which compiled modules run as they were written, so that their hooks and functions are seen."""
+    # Importing the compiler takes seconds; where anything was compiled, that is done.
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 @contextmanager

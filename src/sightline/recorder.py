@@ -1,6 +1,7 @@
 """Reads a forward as it runs: every torch function that touches the image becomes an operation."""
 
 import inspect
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from sightline.errors import SightlineError
-from sightline.functions import COMPOSED, MOVING, READERS, SIGNAL, Call, Fields, Seen, mapped, tensors_in, unknown
+from sightline.functions import COMPOSED, READERS, SIGNAL, Call, Fields, Seen, mapped, tensors_in, unknown
 from sightline.ops import Op, Switch, node
 
 
@@ -40,45 +41,44 @@ class Recorder(TorchFunctionMode):
         return value
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if self._latest:
-            args, kwargs = mapped(self.latest, tuple(args)), {k: mapped(self.latest, v) for k, v in kwargs.items()}
-        call = Call(func, args, kwargs, self._seen)
+        call = Call(func, args, kwargs or {}, self._seen)
+        if self._latest and any(id(tensor) in self._latest for tensor in call.tensors):
+            now = {key: mapped(self.latest, value) for key, value in call.kwargs.items()}
+            call = Call(func, mapped(self.latest, tuple(args)), now, self._seen)
         if not call.signals:
             result = call()
             return result if call.unseen else self._remember(result, None)
         if self._overwritten and any(id(tensor) in self._overwritten for tensor in call.tensors):
             raise SightlineError(f"{call.name} reads a tensor that was overwritten in place through a view of it.")
-        if (plain := _out_of_place(func, args, kwargs)) is None:
+        if (plain := _out_of_place(call)) is None:
             return self._see(call)
-        return self._redefine(args[0] if args else kwargs["input"], self._see(Call(*plain, self._seen)))
+        return self._redefine(call.tensors[0], self._see(Call(*plain, self._seen)))
 
     def _see(self, call: Call) -> Any:
-        if call.name in MOVING:
-            result = call()
-            self._remember(call.args[0] if call.name == "__setitem__" else result, min(call.roles.values()))
-            return result
         if call.name in COMPOSED:
             with self:
                 composed = COMPOSED[call.name](call)
             if composed is not None:
                 return composed
-        fields = dict(unknown(call) if call.unseen else READERS.get(call.name, unknown)(call))
-        role, result = fields.pop("role", SIGNAL), call()
+        fields = unknown(call) if call.unseen else READERS.get(call.name, unknown)(call)
+        result = call()
+        if fields is None:
+            self._remember(call.args[0] if call.name == "__setitem__" else result, min(call.roles.values()))
+            return result
         if isinstance(result, list | tuple):
-            return tuple(self._put(call.name, z, fields, role) for z in result)
-        return self._put(call.name, result, fields, role)
+            return tuple(self._put(call.name, z, fields) for z in result)
+        return self._put(call.name, result, fields)
 
-    def _put(self, name: str, z: Any, fields: Fields, role: int) -> Any:
+    def _put(self, name: str, z: Any, fields: Fields) -> Any:
         """The result `z`, with a node behind it."""
         if not isinstance(z, Tensor) or not z.is_floating_point():
             return z
-        op = Op(name=name, z=z, **fields)
+        op = Op(name=name, z=z, **{key: value for key, value in fields.items() if key != "role"})
         self.ops.append(op)
-        return self._remember(node(self.switch, op), role, op)
+        return self._remember(node(self.switch, op), fields.get("role", SIGNAL), op)
 
     def _remember(self, result: Any, role: int | None, maker: Op | None = None) -> Any:
-        for tensor in tensors_in(result):
+        for tensor in tensors_in((result,)):
             if role is not None or tensor.requires_grad:
                 self._seen.setdefault(id(tensor), Seen(tensor, role, maker))
         return result
@@ -91,16 +91,18 @@ class Recorder(TorchFunctionMode):
         return result
 
 
-def _out_of_place(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any] | None:
-    """The same call of the function that leaves its input alone; None if this one does."""
-    name = getattr(func, "__name__", "?")
+def _out_of_place(call: Call) -> tuple[Any, Sequence[Any], Mapping[str, Any]] | None:
+    """Function and arguments that compute the same and leave the input alone; None if this call does."""
+    name, func, args, kwargs = call.name, call.func, call.args, call.kwargs
     if name.endswith("_") and not name.endswith("__"):
         plain = getattr(torch.Tensor, name[:-1], None) or getattr(F, name[:-1], None)
         return (plain, args, kwargs) if callable(plain) else None
     place = _inplace_argument(func)
     if place is None or not (args[place] if place < len(args) else kwargs.get("inplace")):
         return None
-    return func, (*args[:place], *[False] * (place < len(args)), *args[place + 1 :]), {**kwargs, "inplace": False}
+    if place < len(args):
+        return func, (*args[:place], False, *args[place + 1 :]), kwargs
+    return func, args, {**kwargs, "inplace": False}
 
 
 @cache

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sightline.compat import repair_torchvision, require
 from sightline.errors import SightlineError, did_you_mean
-from sightline.explainers.arguments import Reduce, at_least, check_reduce
+from sightline.explainers.arguments import Reduce, at_least, check_reduce, settled
 from sightline.explainers.borrow import Options, as_map, blaming, divided, frozen, lent, plain, refuse, tensor
 from sightline.layers import spatial
 from sightline.passes import Pass, Target, module, record
@@ -135,9 +135,7 @@ class CaptumLayer(Captum):
             SightlineError: see `Captum`; or no layer was given or found.
         """
         refuse(differentiable, self)
-        if self.layer is None:
-            raise SightlineError("CaptumLayer has no layer yet: bind(explainer, model, size) finds one.")
-        values = self._attributed(run, run.target(target), layer=module(run.model, self.layer))
+        values = self._attributed(run, run.target(target), layer=module(run.model, settled(self)))
         if values.shape != run.image.shape:
             values = run.per_image(spatial(values, run.size))
         return as_map(values, run, self)

@@ -68,5 +68,16 @@ def number(explainer: object, name: str, low: float = -inf, high: float = inf) -
         raise SightlineError(f"{_called(explainer, name)}: expected a finite number{span}.")
 
 
+def settled(explainer: object) -> str:
+    """The argument `layer`, which `bind` has settled.
+
+    Raises:
+        SightlineError: it is None still.
+    """
+    if (layer := getattr(explainer, "layer")) is None:  # noqa: B009 - not every explainer has one
+        raise SightlineError(f"{type(explainer).__name__} has no layer yet: bind(explainer, model, size) finds one.")
+    return str(layer)
+
+
 def _called(explainer: object, name: str) -> str:
     return f"{type(explainer).__name__}({name}={getattr(explainer, name)!r})"

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sightline.errors import SightlineError
+from sightline.explainers.arguments import settled
 from sightline.layers import spatial
 from sightline.passes import Pass, Target
 
@@ -31,14 +31,14 @@ class CAM:
     def __call__(self, run: Pass, target: Target = None, *, differentiable: bool = False) -> Tensor:
         """(B, *spatial) map, at the layer's resolution and non-negative."""
         with torch.set_grad_enabled(differentiable):
-            return run.per_image(self.combine(*layer_pair(run, self.layer, target, differentiable=differentiable)))
+            return run.per_image(self.combine(*layer_pair(run, settled(self), target, differentiable=differentiable)))
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """(N, *spatial) map of A (N, C, *spatial) and dz/dA, which broadcasts to A's shape."""
         raise NotImplementedError
 
 
-def layer_pair(run: Pass, layer: str | None, target: Target, *, differentiable: bool) -> tuple[Tensor, Tensor]:
+def layer_pair(run: Pass, layer: str, target: Target, *, differentiable: bool) -> tuple[Tensor, Tensor]:
     """(A, dz/dA) at `layer`: A is (N, C, *spatial), and dz/dA has a shape that broadcasts to it.
 
     Both are float32 at least: under bf16 autocast a sum over hundreds of channels needs more than bf16's eight bits.
@@ -46,10 +46,8 @@ def layer_pair(run: Pass, layer: str | None, target: Target, *, differentiable: 
     differentiating, and with it the map and its own gradients. Any other model goes through autograd.
 
     Raises:
-        SightlineError: `layer` is None, or the pass was recorded without it.
+        SightlineError: the pass was recorded without `layer`.
     """
-    if layer is None:
-        raise SightlineError("this explainer has no layer yet: bind(explainer, model, size) finds one.")
     activation = spatial(run.tap(layer), run.size)
     gradient = _pooled_head_gradient(run, activation, target)
     if gradient is None:

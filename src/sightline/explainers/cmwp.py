@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from sightline.errors import SightlineError
 from sightline.explainers import rules
+from sightline.explainers.arguments import settled
 from sightline.layers import spatial
 from sightline.ops import Op
 from sightline.passes import Pass, Target
@@ -39,7 +39,7 @@ class MWP:
 
     def __call__(self, run: Pass, target: Target = None, *, differentiable: bool = False) -> Tensor:
         """(B, *spatial) map at the layer's resolution; non-negative behind a ReLU."""
-        arrived = run.grad(target, _given(self.layer), rules=excite, differentiable=differentiable)
+        arrived = run.grad(target, settled(self), rules=excite, differentiable=differentiable)
         return run.per_image(spatial(arrived, run.size).sum(1))
 
 
@@ -69,7 +69,7 @@ class CMWP:
         """(B, *spatial) map at the layer's resolution, non-negative."""
         last = next((op for op in reversed(run.ops) if op.kind == "linear"), None)
         middle = run.tap(self.contrast) if self.contrast is not None else run.logits if last is None else last.x
-        source, seed = run.tap(_given(self.layer)), run.one_hot(target)
+        source, seed = run.tap(settled(self)), run.one_hot(target)
 
         def pull(start: Tensor, end: Tensor, seed: Tensor, sign: int = 1) -> Tensor:
             rules = partial(excite, last=last, sign=sign)
@@ -96,9 +96,3 @@ def excite(op: Op, arrived: Tensor, last: Op | None = None, sign: int = 1) -> Se
         case "unknown":
             raise rules.no_rule(op)
     return None
-
-
-def _given(layer: str | None) -> str:
-    if layer is None:
-        raise SightlineError("this explainer has no layer yet: bind(explainer, model, size) finds one.")
-    return layer
