@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from nets import Deep, Residual, double
+from nets import Deep, Residual, Views, double
 from sightline.errors import SightlineError
-from sightline.passes import record
+from sightline.passes import record, view_size
 
 IMAGE = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
@@ -91,3 +91,90 @@ def test_a_reused_layer_warns_and_gives_its_last_output():
         run = record(net, IMAGE, taps=["act"])
     torch.testing.assert_close(net.head(run.tap("act").mean((2, 3))), run.logits)
     assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_an_image_tap_makes_the_image_a_leaf_that_requires_grad():
+    net, image = double(Deep()), (IMAGE.clone().requires_grad_() * 2)
+    run = record(net, image, taps=("image",))
+    assert run.image.is_leaf
+    expected = torch.autograd.grad(net(image)[:, 1].sum(), image)[0]
+    torch.testing.assert_close(run.grad(1, "image"), expected)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_pass_for_no_loss_records_nothing_ahead_of_its_first_tap(frozen):
+    net = double(Deep()).requires_grad_(not frozen)
+    full = record(double(Deep()), IMAGE, taps=["features"])
+    short = record(net, IMAGE, taps=["features"], differentiable=False)
+    assert short.tap("features").is_leaf
+    assert torch.is_grad_enabled()
+    torch.testing.assert_close(short.logits, full.logits)
+    torch.testing.assert_close(short.grad(2, "features"), full.grad(2, "features"))
+
+
+def test_a_pass_for_no_loss_reaches_every_tap():
+    net, names = double(Deep()).eval(), ("features.0", "features", "classifier.2")
+    full, short = (record(net, IMAGE, taps=names, differentiable=loss) for loss in (True, False))
+    for name in names:
+        torch.testing.assert_close(short.grad(0, name), full.grad(0, name))
+
+
+def test_attention_is_fused_where_no_loss_is_taken():
+    seen = []
+
+    class Attention(nn.Module):
+        def forward(self, x):
+            seen.append(torch.backends.cuda.flash_sdp_enabled())
+            x = x.flatten(2).transpose(1, 2)
+            return nn.functional.scaled_dot_product_attention(x, x, x).mean(1)
+
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), Attention(), nn.Linear(4, 2)).double()
+    for differentiable in (True, False):
+        record(net, IMAGE, taps=["0"], differentiable=differentiable)
+    assert seen == [False, True]
+
+
+def test_rules_need_a_ruled_pass():
+    run = record(double(Deep()), IMAGE, taps=("image",))
+    with pytest.raises(SightlineError, match="ruled=True"):
+        run.grad(0, "image", rules=lambda op, arrived: None)
+
+
+def test_a_rule_of_ones_own():
+    """Half of what arrives at each linear operation: the gradient, halved four times."""
+    net = double(Deep()).eval()
+    run = record(net, IMAGE, taps=("image",), ruled=True)
+
+    def half(op, arrived):
+        return [op.transpose(arrived, op.weight) / 2] if op.kind == "linear" else None
+
+    assert [op.kind for op in run.ops].count("linear") == 4
+    torch.testing.assert_close(run.grad(1, "image", rules=half), run.grad(1, "image") / 2**4)
+    torch.testing.assert_close(run.grad(1, "image"), record(net, IMAGE, taps=("image",)).grad(1, "image"))
+
+
+def test_a_rule_that_fails_leaves_the_pass_as_it_was():
+    run = record(double(Deep()), IMAGE, taps=("image",), ruled=True)
+    expected = run.grad(1, "image")
+    with pytest.raises(ZeroDivisionError):
+        run.grad(1, "image", rules=lambda op, arrived: 1 / 0)
+    torch.testing.assert_close(run.grad(1, "image"), expected)
+
+
+def test_sizes_and_views():
+    net = double(Deep())
+    assert view_size(net, IMAGE) == (8, 8)
+    assert record(net, IMAGE).size == (8, 8)
+    views = double(Views())
+    image = torch.rand(2, 3, 1, 8, 6).double()
+    assert view_size(views, image) == (3, 8, 6)
+    run = record(views, image, taps=["body"])
+    assert (run.size, run.channel) == ((8, 6), 2)
+    assert run.per_image(run.tap("body")).shape[:2] == (2, 3)
+
+
+def test_weights_made_in_inference_mode_are_named():
+    with torch.inference_mode():
+        net = double(Deep())
+    with pytest.raises(SightlineError, match="inference mode"):
+        record(net, IMAGE)

@@ -166,10 +166,11 @@ def _run(model: nn.Module, image: Tensor) -> tuple[Tensor, list[Call]]:
             "Pass the module it was made from."
         )
     try:
-        with evaluating(model), uncompiled():
-            # A clone is no leaf: the model may begin with an in-place operation.
-            inputs = image.requires_grad_().clone()
+        with torch.inference_mode(False), evaluating(model), uncompiled():
+            # The outer clone is no leaf: the model may begin with an in-place operation.
+            inputs = image.clone().requires_grad_().clone()
             logits, calls = functional_call(_Traced(model), _awakened(model), (inputs,))
+            return logits.amax(1).sum(), calls
     except SightlineError:
         raise
     except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
@@ -177,7 +178,6 @@ def _run(model: nn.Module, image: Tensor) -> tuple[Tensor, list[Call]]:
             f"the model cannot run on a probe of shape {tuple(image.shape)}: {str(error) or type(error).__name__}. "
             "Pass the size it was built for."
         ) from error
-    return logits.amax(1).sum(), calls
 
 
 class _Traced(nn.Module):
@@ -203,6 +203,7 @@ def _awakened(model: nn.Module) -> dict[str, Tensor]:
 
 def _positioned(calls: Sequence[Call], batch: int, size: tuple[int, ...]) -> Iterator[Call]:
     """The calls whose outputs have positions; not those of pooling layers, nor the image itself."""
+    last = {call.name: call for call in calls}  # of a reused module, `record` keeps the last output
     pooled = {id(call.output) for call in calls if _POOLING.search(type(call.module).__name__)}
     lengths: deque[int] = deque(maxlen=3)  # of the latest tokens: queries, keys and values
     # What comes ahead of the first weights, such as a normalisation, is the image still.
@@ -216,7 +217,12 @@ def _positioned(calls: Sequence[Call], batch: int, size: tuple[int, ...]) -> Ite
         else:
             # Tokens among attention's heads, (B, heads, tokens, width), have four axes too.
             fits = out.ndim == len(size) + 2 and not set(lengths) & set(out.shape[2:])
-        if fits and id(out) not in pooled and prod(_by_position(out, batch, size).shape[2:]) > 1:
+        if (
+            fits
+            and call is last[call.name]
+            and id(out) not in pooled
+            and prod(_by_position(out, batch, size).shape[2:]) > 1
+        ):
             yield call
 
 

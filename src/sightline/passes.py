@@ -77,7 +77,8 @@ class Pass:
         if target.shape != (count,) or target.is_floating_point():
             raise SightlineError(
                 f"target has shape {tuple(target.shape)} and type {target.dtype}: "
-                f"expected one integer class for each of {count} images, an int, None or a callable."
+                f"expected one integer class for each of {count} images, an int, None or a callable. "
+                "Where an image has several labels, explain one at a time."
             )
         if bool(((target < 0) | (target >= classes)).any()):
             raise SightlineError(f"target {target.tolist()} is out of range: the model has classes 0 to {classes - 1}.")
