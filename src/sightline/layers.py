@@ -2,7 +2,7 @@
 
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import dropwhile
@@ -203,26 +203,30 @@ def _awakened(model: nn.Module) -> dict[str, Tensor]:
 
 def _positioned(calls: Sequence[Call], batch: int, size: tuple[int, ...]) -> Iterator[Call]:
     """The calls whose outputs have positions; not those of pooling layers, nor the image itself."""
-    last = {call.name: call for call in calls}  # of a reused module, `record` keeps the last output
     pooled = {id(call.output) for call in calls if _POOLING.search(type(call.module).__name__)}
-    lengths: deque[int] = deque(maxlen=3)  # of the latest tokens: queries, keys and values
+    last = {call.name: call for call in calls}  # of a reused module, `record` keeps the last output
     # What comes ahead of the first weights, such as a normalisation, is the image still.
-    for call in dropwhile(lambda call: not any(True for _ in call.module.parameters()), calls):
-        out = call.output
-        if out.ndim < 3 or batch not in out.shape[: 2 if out.ndim == 3 else 1]:
-            continue
-        if out.ndim == 3 and len(size) > 1:
-            lengths.append(out.shape[0] * out.shape[1] // batch)
-            fits = not isinstance(call.module, nn.Linear)
-        else:
-            # Tokens among attention's heads, (B, heads, tokens, width), have four axes too.
-            fits = out.ndim == len(size) + 2 and not set(lengths) & set(out.shape[2:])
+    own = dropwhile(lambda call: not any(True for _ in call.module.parameters()), calls)
+    for call in _maps_and_tokens(own, batch, len(size)):
         if (
-            fits
-            and call is last[call.name]
-            and id(out) not in pooled
-            and prod(_by_position(out, batch, size).shape[2:]) > 1
+            call is last[call.name]
+            and id(call.output) not in pooled
+            and prod(_by_position(call.output, batch, size).shape[2:]) > 1
         ):
+            yield call
+
+
+def _maps_and_tokens(calls: Iterable[Call], batch: int, axes: int) -> Iterator[Call]:
+    """The calls that return feature maps or tokens; not attention's queries, keys, values and weights."""
+    lengths: deque[int] = deque(maxlen=3)
+    for call in calls:
+        out = call.output
+        if out.ndim == 3 and axes > 1 and batch in out.shape[:2]:
+            lengths.append(out.shape[0] * out.shape[1] // batch)
+            if not isinstance(call.module, nn.Linear):
+                yield call
+        # Tokens split among heads, (B, heads, tokens, width), have four axes too.
+        elif out.ndim == axes + 2 and len(out) == batch and not set(lengths) & set(out.shape[2:]):
             yield call
 
 

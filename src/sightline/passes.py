@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -254,10 +255,15 @@ def module(model: nn.Module, name: str) -> nn.Module:
     Raises:
         SightlineError: there is none; the message suggests the nearest names.
     """
-    modules: dict[str, nn.Module] = dict(model.named_modules())
-    if name not in modules:
-        raise SightlineError(f"the model has no layer {name!r}. {did_you_mean(name, filter(None, modules))}")
-    return modules[name]
+    return _modules(model, (name,))[name]
+
+
+def _modules(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
+    known: dict[str, nn.Module] = dict(model.named_modules())
+    for name in names:
+        if name not in known:
+            raise SightlineError(f"the model has no layer {name!r}. {did_you_mean(name, filter(None, known))}")
+    return {name: known[name] for name in names}
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,15 +279,13 @@ def trace(model: nn.Module, image: Tensor) -> tuple[Tensor, list[Call]]:
     """Run `model` once; return its logits and every module's tensor output, in the order in which they finished."""
     calls: list[Call] = []
 
-    def note(name: str) -> Hook:
-        def hook(module: nn.Module, _inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor):
-                calls.append(Call(name, module, output))
-
-        return hook
-
-    with _hooked(model, {name: note(name) for name, _ in model.named_modules() if name}):
+    with _hooked(model, {name: partial(_note, calls, name) for name, _ in model.named_modules() if name}):
         return logits_of(model(image)), calls
+
+
+def _note(calls: list[Call], name: str, module: nn.Module, _inputs: Any, output: Any) -> None:
+    if isinstance(output, Tensor):
+        calls.append(Call(name, module, output))
 
 
 def uncompiled() -> AbstractContextManager[Any]:
@@ -305,7 +309,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _hooked(model: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[None]:
-    handles = [module(model, name).register_forward_hook(hook) for name, hook in hooks.items()]
+    modules = _modules(model, hooks)
+    handles = [modules[name].register_forward_hook(hook) for name, hook in hooks.items()]
     try:
         yield
     finally:
