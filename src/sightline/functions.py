@@ -43,6 +43,10 @@ class Call:
                 self.roles[id(tensor)] = fact.role
         self.source = seen[id(self.signals[0])].maker if self.signals else None
 
+    def passed_on(self) -> int:
+        """The role of what only moves or copies these values."""
+        return self.roles[id(self.signals[0])] if self.name.endswith("_as") else min(self.roles.values())
+
     def role(self, value: Any) -> int | None:
         """How `value` may enter a product; None for what does not depend on the image."""
         return self.roles.get(id(value))
@@ -56,9 +60,12 @@ class Call:
 
     def on(self, *values: Tensor) -> Any:
         """The same call with `values` instead of what depends on the image, in order."""
-        replace = dict(zip(map(id, self.signals), values, strict=True))
-        args = mapped(lambda value: replace.get(id(value), value), self.args)
-        kwargs = {k: mapped(lambda value: replace.get(id(value), value), v) for k, v in self.kwargs.items()}
+        return self.with_tensors(dict(zip(map(id, self.signals), values, strict=True)))
+
+    def with_tensors(self, places: Mapping[int, Tensor]) -> Any:
+        """The same call with other tensors, by the id of those they stand for."""
+        args = mapped(lambda value: places.get(id(value), value), tuple(self.args))
+        kwargs = {k: mapped(lambda value: places.get(id(value), value), v) for k, v in self.kwargs.items()}
         return self.func(*args, **kwargs)
 
 
@@ -164,7 +171,7 @@ def _contraction(call: Call) -> Fields:
 
     def run(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         places = {id(call.signals[0]): x, id(operands[0]): weight}
-        out: Tensor = call.func(*mapped(lambda value: places.get(id(value), value), call.args))
+        out: Tensor = call.with_tensors(places)
         return out
 
     return {
@@ -208,7 +215,7 @@ def _multiplication(call: Call) -> Fields:
 
 
 def _division(call: Call) -> Fields:
-    if len(call.signals) == 1 and call.role(call.args[0]) is not None and call.name != "__rtruediv__":
+    if len(call.signals) == 1 and call.tensors[0] is call.signals[0] and call.name != "__rtruediv__":
         return _affine(call)
     return _gated(call, 0) if len(call.signals) == 2 else unknown(call)
 
@@ -234,6 +241,8 @@ def _moving(_call: Call) -> None:
 
 
 def _pool(call: Call) -> Fields:
+    if len(call.signals) != 1:
+        return _gated(call, 0)
     (x,) = call.signals
     return {
         "kind": "pool", "inputs": (x,), "run": call.on, "role": call.role(x),
@@ -347,13 +356,15 @@ def _normalize(call: Call) -> Fields:
 def _subtraction(call: Call) -> Any:
     if len(call.signals) < 2:
         return None
-    a, b = reversed(call.args[:2]) if call.name in ("__rsub__", "rsub") else call.args[:2]
+    a, b = reversed(call.tensors) if call.name in ("__rsub__", "rsub") else call.tensors
     return a + (-call.kwargs.get("alpha", 1)) * b
 
 
 def _scaled_addition(call: Call) -> Any:
-    alpha = call.kwargs.get("alpha", 1)
-    return None if alpha == 1 else call.args[0] + alpha * call.args[1]
+    if len(call.signals) < 2 or (alpha := call.kwargs.get("alpha", 1)) == 1:
+        return None
+    a, b = call.tensors
+    return a + alpha * b
 
 
 def _multiply_add(call: Call) -> Any:
@@ -369,10 +380,14 @@ def _attention(call: Call) -> Any:
     scores = query @ key.transpose(-2, -1) * (given.get("scale") or 1 / sqrt(query.shape[-1]))
     if given.get("is_causal", False):
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
-    probability = given.get("dropout_p", 0.0)
-    return F.dropout(scores.softmax(-1), probability, training=probability > 0) @ value
+    if mask is not None and mask.dtype != torch.bool:
+        scores, mask = scores + mask, None
+    if mask is not None:  # a query that may look nowhere reads nothing
+        blind = ~mask.any(-1, keepdim=True)
+        scores = scores.masked_fill(~(mask | blind), -torch.inf)
+    weights, probability = scores.softmax(-1), given.get("dropout_p", 0.0)
+    weights = weights if mask is None else weights.masked_fill(blind, 0)
+    return F.dropout(weights, probability, training=probability > 0) @ value
 
 
 def _multi_head_attention(call: Call) -> Any:
@@ -383,14 +398,16 @@ def _multi_head_attention(call: Call) -> Any:
     extras = ("bias_k", "bias_v", "key_padding_mask", "need_weights", "attn_mask", "use_separate_proj_weight")
     if any(given.get(name) is not None and given[name] is not False for name in (*extras, "add_zero_attn")):
         return None
+    if given["query"].ndim != 3:
+        return None
     weights = given["in_proj_weight"].chunk(3)
     biases = (None,) * 3 if given["in_proj_bias"] is None else given["in_proj_bias"].chunk(3)
     query, key, value = (
-        F.linear(given[name], weight, bias).unflatten(-1, (given["num_heads"], -1)).transpose(0, 2)
+        F.linear(given[name], weight, bias).unflatten(-1, (given["num_heads"], -1)).permute(1, 2, 0, 3)
         for name, weight, bias in zip(("query", "key", "value"), weights, biases, strict=True)
-    )  # (length, batch, width) to (heads, batch, length, width of a head)
+    )  # (length, batch, width) to (batch, heads, length, width of a head)
     out = F.scaled_dot_product_attention(query, key, value, dropout_p=given["dropout_p"] if given["training"] else 0.0)
-    return F.linear(out.transpose(0, 2).flatten(-2), given["out_proj_weight"], given["out_proj_bias"]), None
+    return F.linear(out.permute(2, 0, 1, 3).flatten(-2), given["out_proj_weight"], given["out_proj_bias"]), None
 
 
 COMPOSED: Mapping[str, Callable[[Call], Any]] = {
@@ -414,7 +431,7 @@ def _names(text: str) -> frozenset[str]:
 RECTIFIERS = _names("relu leaky_relu prelu abs")
 """Activations with ``g(a v) = a g(v)`` for all a > 0: their derivative is their secant through zero."""
 
-SATURATING = _names("sigmoid hardsigmoid tanh hardtanh softsign erf")
+SATURATING = _names("sigmoid hardsigmoid tanh softsign erf")
 """Activations between two bounds: as a factor, a gate."""
 
 _READERS: Mapping[Callable[[Call], Fields | None], frozenset[str]] = {
@@ -430,8 +447,8 @@ _READERS: Mapping[Callable[[Call], Fields | None], frozenset[str]] = {
     _activation: RECTIFIERS
     | SATURATING
     | _names(
-        "relu6 elu celu selu gelu silu mish softplus logsigmoid hardswish threshold rrelu hardshrink softshrink "
-        "tanhshrink clamp clamp_min clamp_max clip square pow __pow__"
+        "relu6 hardtanh elu celu selu gelu silu mish softplus logsigmoid log_sigmoid hardswish threshold _threshold "
+        "rrelu hardshrink softshrink tanhshrink clamp clamp_min clamp_max clip square pow __pow__"
     ),
     _pool: _names(
         "avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d mean sum cumsum "
@@ -450,10 +467,13 @@ _READERS: Mapping[Callable[[Call], Fields | None], frozenset[str]] = {
         "detach requires_grad_ identity cat concat concatenate stack hstack vstack dstack split split_with_sizes "
         "chunk tensor_split unbind narrow select index_select gather take take_along_dim masked_select masked_fill "
         "where diagonal tril triu as_strided unfold pad pixel_shuffle pixel_unshuffle channel_shuffle fn max_pool1d "
-        "max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d amax amin max min maximum "
-        "minimum topk sort new_zeros new_ones new_empty new_full zeros_like ones_like empty_like full_like rand_like "
-        "randn_like"
+        "max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d median nanmedian kthvalue "
+        "mode cummax cummin amax amin max min maximum minimum topk sort new_zeros new_ones new_empty new_full "
+        "zeros_like ones_like empty_like full_like rand_like randn_like"
     ),
 }
+COPIES = _names("clone contiguous identity")
+"""Functions whose result is what they are given."""
+
 READERS = {name: reader for reader, names in _READERS.items() for name in names}
 """By a function's name, how its call is read; any other is unknown."""

@@ -170,14 +170,19 @@ def record(
         del names["image"]
         image = image.detach().requires_grad_(grads)
     with ExitStack() as stack:
-        stack.enter_context(_hooked(model, {name: _keep(name, kept, late) for name in names}))
+        recorder = Recorder(image) if ruled and grads else None
+        stack.enter_context(_hooked(model, {name: _keep(name, kept, late, recorder) for name in names}))
         if late:
             stack.enter_context(torch.no_grad())
         if names or ruled:
             stack.enter_context(uncompiled())
         if grads and differentiable:
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        run = _watched(model, image, kept) if ruled and grads else Pass(model, image, logits_of(model(image)), kept)
+        run = (
+            Pass(model, image, logits_of(model(image)), kept)
+            if recorder is None
+            else _watched(recorder, model, image, kept)
+        )
     missing = set(names) - set(kept)
     if missing:
         raise SightlineError(f"layer {min(missing)!r} exists but did not run in the forward pass. Choose another.")
@@ -212,9 +217,9 @@ def _check(model: nn.Module, image: Tensor) -> None:
         )
 
 
-def _watched(model: nn.Module, image: Tensor, kept: Mapping[str, Tensor]) -> Pass:
-    recorder = Recorder(image)
-    with recorder:
+def _watched(recorder: Recorder, model: nn.Module, image: Tensor, kept: Mapping[str, Tensor]) -> Pass:
+    # Relevance is a quotient of small numbers: bfloat16's eight bits are not enough for it.
+    with recorder, torch.autocast(image.device.type, enabled=False):
         output = model(image)
     logits = recorder.latest(logits_of(output))
     if not recorder.depends(logits):
@@ -318,7 +323,7 @@ def _hooked(model: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[None]:
             handle.remove()
 
 
-def _keep(name: str, kept: dict[str, Tensor], late: bool) -> Hook:
+def _keep(name: str, kept: dict[str, Tensor], late: bool, recorder: Recorder | None) -> Hook:
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> Tensor:
         if not isinstance(output, Tensor):
             raise SightlineError(
@@ -326,10 +331,14 @@ def _keep(name: str, kept: dict[str, Tensor], late: bool) -> Hook:
             )
         if name in kept:
             warnings.warn(f"layer {name!r} ran more than once in one forward; its last output is used.", stacklevel=2)
+        if recorder is not None:
+            output = recorder.latest(output)
         if late:
             torch.set_grad_enabled(True)  # until the pass is over
         if torch.is_grad_enabled() and not output.requires_grad and output.is_floating_point():
             output = output.detach().requires_grad_()  # of frozen weights: what follows can be differentiated still
+            if recorder is not None:
+                recorder.follow(output)
         kept[name] = output
         # The network goes on with a copy: an in-place ReLU behind a convolution would otherwise overwrite what was
         # recorded, silently. The copy costs less than a hundredth of a forward.

@@ -175,8 +175,9 @@ def secant(op: Op) -> Tensor:
 
 def gated(op: Op, arrived: Tensor, detach: bool = False) -> Tensor:
     """What arrived at a product, back through its gate."""
+    gate = _constant(op.inputs[1 - signal_of(op)], detach)
     assert op.transpose is not None
-    return op.transpose(arrived, _constant(op.inputs[1 - signal_of(op)], detach))
+    return op.transpose(arrived, gate)
 
 
 def to_signal(op: Op, value: Tensor) -> list[Tensor | None]:
