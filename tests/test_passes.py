@@ -4,6 +4,7 @@ from torch import nn
 
 from nets import Deep, Residual, Views, double
 from sightline.errors import SightlineError
+from sightline.explainers import LRP, MWP, WBP, FullGrad, GradCAM
 from sightline.passes import record, view_size
 
 IMAGE = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -178,3 +179,20 @@ def test_weights_made_in_inference_mode_are_named():
         net = double(Deep())
     with pytest.raises(SightlineError, match="inference mode"):
         record(net, IMAGE)
+
+
+@pytest.mark.filterwarnings("ignore:layer 'act' ran more than once")
+@pytest.mark.parametrize("explainer", [GradCAM("act"), GradCAM("features"), MWP("features")], ids=repr)
+def test_no_loss_is_taken_of_a_pass_for_none(explainer):
+    net = double(Residual() if explainer.layer == "act" else Deep()).eval()
+    run = record(net, IMAGE, taps=explainer.taps, ruled=explainer.ruled, differentiable=False)
+    assert explainer(run, 1).shape[0] == 3
+    with pytest.raises(SightlineError, match="differentiable=False"):
+        explainer(run, 1, differentiable=True)
+
+
+@pytest.mark.parametrize("explainer", [WBP(), LRP(), FullGrad()], ids=lambda e: type(e).__name__)
+def test_explainers_with_rules_refuse_a_pass_without(explainer):
+    run = record(double(Deep()), IMAGE, taps=("image",))
+    with pytest.raises(SightlineError, match="ruled=True"):
+        explainer(run, 1)

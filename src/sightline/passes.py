@@ -35,6 +35,8 @@ class Pass:
     ops: tuple[Op, ...] = ()
     """Of a ruled pass: its operations on what depends on the image, in the order in which they ran."""
     switch: Switch = field(default_factory=Switch)
+    differentiable: bool = True
+    """Whether a loss may be taken of its maps; see `record`."""
 
     @property
     def channel(self) -> int:
@@ -113,6 +115,18 @@ class Pass:
         seed = self.one_hot(target) if seed is None else seed
         return self.pull(self.logits, (source,), seed, rules=rules, differentiable=differentiable)[0]
 
+    def allow(self, differentiable: bool) -> None:
+        """Raise if a loss is to be taken of this pass although it was recorded for none."""
+        if differentiable and not self.differentiable:
+            raise SightlineError(
+                "this pass was recorded with differentiable=False, so no loss can be taken of its maps. Record without."
+            )
+
+    def need_ops(self) -> None:
+        """Raise if this pass knows no operations."""
+        if not self.ops and self.logits.requires_grad:
+            raise SightlineError("this pass knows no operations to apply rules to: record(..., ruled=True).")
+
     def one_hot(self, target: Target = None) -> Tensor:
         """(B, classes) with 1 at each image's target."""
         return torch.zeros_like(self.logits).scatter(1, self.target(target).unsqueeze(1), 1)
@@ -133,8 +147,9 @@ class Pass:
                 "is quantised, or the image does not require grad. Record the plain model with gradients enabled; "
                 'taps=("image",) makes the image require grad.'
             )
-        if rules is not None and not self.ops:
-            raise SightlineError("this pass knows no operations to apply rules to: record(..., ruled=True).")
+        self.allow(differentiable)
+        if rules is not None:
+            self.need_ops()
         with self.switch.set(rules):
             return torch.autograd.grad(
                 output, sources, seed, create_graph=differentiable, retain_graph=True, materialize_grads=True
@@ -178,15 +193,13 @@ def record(
             stack.enter_context(uncompiled())
         if grads and differentiable:
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        run = (
-            Pass(model, image, logits_of(model(image)), kept)
-            if recorder is None
-            else _watched(recorder, model, image, kept)
-        )
+        logits = logits_of(model(image)) if recorder is None else _watched(recorder, model, image)
     missing = set(names) - set(kept)
     if missing:
         raise SightlineError(f"layer {min(missing)!r} exists but did not run in the forward pass. Choose another.")
-    return run
+    if recorder is None:
+        return Pass(model, image, logits, kept, differentiable=differentiable)
+    return Pass(model, image, logits, kept, tuple(recorder.ops), recorder.switch, differentiable)
 
 
 def view_size(model: nn.Module, image: Tensor) -> tuple[int, ...]:
@@ -217,17 +230,17 @@ def _check(model: nn.Module, image: Tensor) -> None:
         )
 
 
-def _watched(recorder: Recorder, model: nn.Module, image: Tensor, kept: Mapping[str, Tensor]) -> Pass:
+def _watched(recorder: Recorder, model: nn.Module, image: Tensor) -> Tensor:
     # Relevance is a quotient of small numbers: bfloat16's eight bits are not enough for it.
     with recorder, torch.autocast(image.device.type, enabled=False):
         output = model(image)
-    logits = recorder.latest(logits_of(output))
+    logits: Tensor = recorder.latest(logits_of(output))
     if not recorder.depends(logits):
         raise SightlineError(
             "the model's operations cannot be seen: it runs a scripted module or a custom autograd function on the way "
             "to its logits. Rules need the plain PyTorch model; Gradient and GradCAM do not."
         )
-    return Pass(model, image, logits, kept, tuple(recorder.ops), recorder.switch)
+    return logits
 
 
 def rank(model: nn.Module) -> int:

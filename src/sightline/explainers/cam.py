@@ -46,8 +46,9 @@ def layer_pair(run: Pass, layer: str, target: Target, *, differentiable: bool) -
     differentiating, and with it the map and its own gradients. Any other model goes through autograd.
 
     Raises:
-        SightlineError: the pass was recorded without `layer`.
+        SightlineError: the pass was recorded without `layer`, or for no loss although `differentiable` is set.
     """
+    run.allow(differentiable)
     activation = spatial(run.tap(layer), run.size)
     gradient = _pooled_head_gradient(run, activation, target)
     if gradient is None:

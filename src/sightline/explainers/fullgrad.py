@@ -29,6 +29,7 @@ class FullGrad:
 
     def __call__(self, run: Pass, target: Target = None, *, differentiable: bool = False) -> Tensor:
         """(B, *spatial) map at the image's resolution, non-negative."""
+        run.need_ops()
         places = [op for op in biased(run.ops) if op.z.ndim == rank(run.model) + 2]
         with torch.set_grad_enabled(differentiable):
             terms = products(run, target, places, differentiable=differentiable)

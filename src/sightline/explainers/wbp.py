@@ -55,8 +55,9 @@ class WBP:
         Raises:
             SightlineError: the network has a step that is no linear map of its input; the message names it.
         """
-        surrogate = self.engine == "surrogate" or (self.engine == "auto" and not all(map(linear_as_it_stands, run.ops)))
-        rules = partial(linearised, detach=self.detach) if surrogate else None
+        exact = bool(run.ops) and all(map(linear_as_it_stands, run.ops))
+        plain = self.engine == "autograd" or (self.engine == "auto" and exact)
+        rules = None if plain else partial(linearised, detach=self.detach)
         weights = run.grad(target, "image", rules=rules, differentiable=differentiable)
         return reduced(run.image.detach() * weights, self.reduce, run.channel)
 
