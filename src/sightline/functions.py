@@ -43,9 +43,9 @@ class Call:
                 self.roles[id(tensor)] = fact.role
         self.source = seen[id(self.signals[0])].maker if self.signals else None
 
-    def passed_on(self) -> int:
-        """The role of what only moves or copies these values."""
-        return self.roles[id(self.signals[0])] if self.name.endswith("_as") else min(self.roles.values())
+    def passed_on(self) -> int | None:
+        """The role of what only moves or copies them. The second of `expand_as` lends no more than its shape."""
+        return self.role(self.tensors[0]) if self.name.endswith("_as") else min(self.roles.values())
 
     def role(self, value: Any) -> int | None:
         """How `value` may enter a product; None for what does not depend on the image."""
@@ -135,6 +135,22 @@ def convolution_transposed(
     ]
     transpose = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[axes - 1]
     return transpose(arrived, weight, None, stride, padding, left, groups, dilation)
+
+
+def _transposed_convolution(call: Call) -> Fields:
+    given = call.named("input weight bias stride padding output_padding groups dilation")
+    x, weight, bias = given.pop("input"), given.pop("weight"), given.pop("bias", None)
+    if call.role(weight) is not None:
+        return unknown(call)
+
+    def run(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        out: Tensor = call.func(x, weight, bias, **given)
+        return out
+
+    def transpose(arrived: Tensor, weight: Tensor) -> Tensor:
+        return transposed(lambda x: run(x, weight), x, arrived)
+
+    return {"kind": "linear", "inputs": (x,), "run": run, "weight": weight, "bias": bias, "transpose": transpose}
 
 
 def _each(value: Any, axes: int) -> list[int]:
@@ -258,7 +274,9 @@ def _activation(call: Call) -> Fields:
 
 
 def _batch_norm(call: Call) -> Fields:
-    given = call.named("input running_mean running_var weight bias training momentum eps")
+    inner = call.func in (torch.batch_norm, torch.instance_norm)  # which torch.nn.functional calls otherwise
+    order = "weight bias running_mean running_var" if inner else "running_mean running_var weight bias"
+    given = call.named(f"input {order} training momentum eps")
     x, axes = given["input"], [0, *range(2, given["input"].ndim)]
     # Read before the call changes them.
     fixed = not (given.get("training", False) or given.get("use_input_stats", False))
@@ -278,7 +296,7 @@ def _batch_norm(call: Call) -> Fields:
 
 
 def _mergeable(source: Op) -> bool:
-    return (source.name.startswith("conv") and "transpose" not in source.name) or source.z.ndim == 2
+    return source.name in ("conv1d", "conv2d", "conv3d") or (source.name == "linear" and source.z.ndim == 2)
 
 
 def _across(vector: Tensor, x: Tensor) -> Tensor:
@@ -323,7 +341,9 @@ def _group_norm(call: Call) -> Fields:
 
 
 def _instance_norm(call: Call) -> Fields:
-    given = call.named("input running_mean running_var weight bias use_input_stats momentum eps")
+    inner = call.func is torch.instance_norm
+    order = "weight bias running_mean running_var" if inner else "running_mean running_var weight bias"
+    given = call.named(f"input {order} use_input_stats momentum eps")
     if not given.get("use_input_stats", True):
         return _batch_norm(call)
     return _norm(call, given, _grouped(given["input"], given["input"].shape[1], given.get("eps", 1e-5)))
@@ -436,6 +456,7 @@ SATURATING = _names("sigmoid hardsigmoid tanh softsign erf")
 
 _READERS: Mapping[Callable[[Call], Fields | None], frozenset[str]] = {
     _convolution: _names("conv1d conv2d conv3d"),
+    _transposed_convolution: _names("conv_transpose1d conv_transpose2d conv_transpose3d"),
     _linear: _names("linear"),
     _contraction: _names("matmul mm bmm __matmul__ __rmatmul__ einsum"),
     _batch_norm: _names("batch_norm"),
@@ -469,7 +490,9 @@ _READERS: Mapping[Callable[[Call], Fields | None], frozenset[str]] = {
         "where diagonal tril triu as_strided unfold pad pixel_shuffle pixel_unshuffle channel_shuffle fn max_pool1d "
         "max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d median nanmedian kthvalue "
         "mode cummax cummin amax amin max min maximum minimum topk sort new_zeros new_ones new_empty new_full "
-        "zeros_like ones_like empty_like full_like rand_like randn_like"
+        "zeros_like ones_like empty_like full_like rand_like randn_like max_pool1d_with_indices "
+        "max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool1d_with_indices "
+        "adaptive_max_pool2d_with_indices adaptive_max_pool3d_with_indices"
     ),
 }
 COPIES = _names("clone contiguous identity")

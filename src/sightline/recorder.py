@@ -30,7 +30,8 @@ class Recorder(TorchFunctionMode):
         self._seen: dict[int, Seen] = {}
         self.follow(image)
         self._latest: dict[int, tuple[Tensor, Tensor]] = {}
-        self._overwritten: set[int] = set()
+        # By memory, the values that were written there in place, but for a tensor of another name.
+        self._unwritten: dict[int, list[Tensor]] = {}
 
     def follow(self, start: Tensor) -> None:
         """From here on, take `start` for what depends on the image."""
@@ -63,8 +64,8 @@ class Recorder(TorchFunctionMode):
             now = {key: mapped(self.latest, value) for key, value in call.kwargs.items()}
             call = Call(call.func, mapped(self.latest, tuple(call.args)), now, self._seen)
         if call.name == "__setitem__":  # writes what it is given to where it belongs
-            self._overwritten -= {_memory(call.tensors[0])}
-        elif any(_memory(tensor) in self._overwritten for tensor in call.tensors):
+            self._write(_memory(call.tensors[0]), call.tensors[-1])
+        elif any(_memory(tensor) in self._unwritten for tensor in call.tensors):
             raise SightlineError(
                 f"{call.name} reads a tensor whose memory was overwritten in place by another name. Write the result "
                 "to a new tensor in the model's forward."
@@ -73,7 +74,8 @@ class Recorder(TorchFunctionMode):
 
     def _see(self, call: Call) -> Any:
         if call.name in COMPOSED:
-            _refuse_checkpoints()
+            if "attention" in call.name:
+                _refuse_checkpoints()
             with self:
                 composed = COMPOSED[call.name](call)
             if composed is not None:
@@ -108,8 +110,14 @@ class Recorder(TorchFunctionMode):
     def _redefine(self, target: Tensor, result: Tensor) -> Tensor:
         if result is not target:
             self._latest[id(target)] = target, result
-            self._overwritten.add(_memory(target))
+            if (memory := _memory(target)) != _memory(result):  # else a view, as unsqueeze_ makes one
+                self._unwritten.setdefault(memory, []).append(result)
         return result
+
+    def _write(self, memory: int, value: Tensor) -> None:
+        left = [other for other in self._unwritten.pop(memory, []) if other is not value]
+        if left:
+            self._unwritten[memory] = left
 
 
 def _memory(tensor: Tensor) -> int:

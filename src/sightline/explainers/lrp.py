@@ -91,7 +91,8 @@ class LRP:
         """
         with torch.set_grad_enabled(differentiable):
             seed = run.one_hot(target) * run.logits
-            bounds = [_at_first_layer(run, bound) for bound in (self.low, self.high)]
+            ends = [_at_first_layer(run, bound) for bound in (self.low, self.high)]
+            bounds = torch.minimum(*ends), torch.maximum(*ends)  # a negative scale turns them round
         rule = partial(self._rule, first=_first(run.ops), bounds=bounds)
         relevance = run.grad(target, "image", rules=rule, seed=seed, differentiable=differentiable)
         return reduced(relevance, self.reduce, run.channel)
@@ -126,7 +127,7 @@ class LRP:
             "gamma": lambda: rules.gamma(op, arrived, self.gamma, eps),
             "alpha_beta": lambda: rules.alpha_beta(op, arrived, self.alpha, self.beta, eps),
             "zplus": lambda: rules.zplus(op, arrived, eps),
-            "zbox": lambda: rules.zbox(op, arrived, *_over_channels(bounds, op.x), eps),
+            "zbox": lambda: rules.zbox(op, arrived, *_of_input(bounds, op.x), eps),
         }
         return known[name]()
 
@@ -142,8 +143,8 @@ def _first(ops: Sequence[Op]) -> Op | None:
 
 
 def _at_first_layer(run: Pass, bound: float | tuple[float, ...]) -> Tensor:
-    """A bound of the image's values as the first layer sees it, behind a normalisation inside the model; (C,)."""
-    image, channels = run.image, run.image.shape[run.channel]
+    """A bound of one image, behind a normalisation inside the model; (1, C, *spatial)."""
+    image, channels = run.image[:1].flatten(0, run.channel - 1)[:1], run.image.shape[run.channel]
     values = image.new_tensor(bound).expand(-1 if isinstance(bound, tuple) else channels)
     if len(values) != channels:
         raise SightlineError(f"low and high have {len(values)} values for images of {channels} channels.")
@@ -151,12 +152,12 @@ def _at_first_layer(run: Pass, bound: float | tuple[float, ...]) -> Tensor:
     for op in takewhile(lambda op: op.kind == "affine", run.ops):
         assert op.run is not None
         values = op.run(values)
-    return values.flatten()
+    return values.flatten(0, run.channel - 1)[:1].expand_as(image)
 
 
-def _over_channels(bounds: Sequence[Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+def _of_input(bounds: Sequence[Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """The bounds as bounds of x, which is the image or a view of it."""
     low, high = bounds
-    if len(low) != x.shape[1]:
-        raise SightlineError(f"z-box has bounds of {len(low)} channels for a first layer of {x.shape[1]}.")
-    shape = (1, -1, *[1] * (x.ndim - 2))
-    return low.view(shape), high.view(shape)
+    if x[:1].numel() != low.numel():
+        raise SightlineError(f"z-box has bounds of {low.numel()} values for a first layer of {x[:1].numel()}.")
+    return low.reshape(x[:1].shape), high.reshape(x[:1].shape)

@@ -160,17 +160,25 @@ def secant(op: Op) -> Tensor:
 
     g(0) is dropped as biases are: a multiplier cannot carry it.
     """
+    at_zero, limit = _at_zero(op, op.x.new_zeros([1] * op.x.ndim))
+    if at_zero.numel() > 1:  # a function of its own for each channel
+        at_zero, limit = _at_zero(op, torch.zeros_like(op.x))
+    shifted = bool(at_zero.any())
+    # The difference of two rounded values, divided by next to nothing, is noise.
+    near = op.x.abs() <= (torch.finfo(op.x.dtype).eps ** 0.5 if shifted else 0)
+    rise = op.z - at_zero if shifted else op.z
+    if not bool(near.any()):
+        return rise / op.x
+    return torch.where(near, limit, rise / op.x.masked_fill(near, 1))
+
+
+def _at_zero(op: Op, zero: Tensor) -> tuple[Tensor, Tensor]:
+    """g(0) and g'(0)."""
     assert op.run is not None
     with torch.enable_grad():
-        zero = op.x.new_zeros(1).requires_grad_()
-        at_zero = op.run(zero)
-        (limit,) = torch.autograd.grad(at_zero, zero)
-    start = at_zero.item()
-    rise = op.z - start if start else op.z
-    nothing = op.x == 0
-    if not bool(nothing.any()):
-        return rise / op.x
-    return torch.where(nothing, limit, rise / op.x.masked_fill(nothing, 1))
+        value = op.run(zero.requires_grad_())
+        (slope,) = torch.autograd.grad(value.sum(), zero)
+    return value.detach(), slope
 
 
 def gated(op: Op, arrived: Tensor, detach: bool = False) -> Tensor:
