@@ -163,6 +163,10 @@ def _linear(call: Call) -> Fields:
     x, weight, bias = given["input"], given["weight"], given.get("bias")
     if call.role(weight) is not None:
         return _gated(call, 0) if call.role(x) is not None else unknown(call)
+    return _fully_connected(x, weight, bias)
+
+
+def _fully_connected(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Fields:
     return {
         "kind": "linear", "inputs": (x,), "run": F.linear, "weight": weight, "bias": bias,
         "transpose": lambda arrived, weight: arrived @ weight,
@@ -184,6 +188,8 @@ def _contraction(call: Call) -> Fields:
     if len(call.signals) != 1 or len(operands) != 1:
         return unknown(call)
     x, weight = call.signals[0], operands[0]
+    if call.name in ("matmul", "mm", "__matmul__") and call.tensors[0] is x and weight.ndim == 2:
+        return _fully_connected(x, weight.mT)
 
     def run(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         places = {id(call.signals[0]): x, id(operands[0]): weight}
