@@ -1245,7 +1245,7 @@ def test_full_grad_is_complete(net):
     torch.testing.assert_close(total, run.logits[:, 1])
 
 
-@pytest.mark.parametrize("name", ["alexnet", "resnet18", slow("vgg11_bn")])
+@pytest.mark.parametrize("name", ["alexnet", slow("resnet18"), slow("vgg11_bn")])
 def test_full_grad_against_reference_values(name, oracle):
     reference = oracle(f"fullgrad_{name}")
     net, image, target = rebuild_net(reference["meta"]), images(reference["meta"]), torch.tensor(reference["targets"])

@@ -48,7 +48,7 @@ class LRP:
             "epsilon_alpha_beta_box" or "epsilon_gamma_box"; see `COMPOSITES`.
         first, conv, dense: another rule for the first layer, for other convolutions, for fully connected layers:
             "zero", "epsilon", "gamma", "alpha_beta", "zplus", "zbox" (first only).
-        eps: of every stabiliser.
+        eps: of every stabiliser; LRP-0 has none in layers, and this in pools, sums and norms.
         relative: eps counts in root mean squares of each layer's result for each image.
         gamma: of the gamma rule.
         alpha, beta: of the alpha-beta rule; ``alpha - beta = 1`` conserves relevance.
