@@ -1,6 +1,7 @@
 """Torch functions by name: which operation a call is."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from math import sqrt
 from typing import Any, NamedTuple
 
@@ -100,15 +101,16 @@ def _convolution(call: Call) -> Fields:
     x, weight, bias = given.pop("input"), given.pop("weight"), given.pop("bias", None)
     if call.role(weight) is not None:  # a kernel made from the image decides how the rest is passed on
         return _gated(call, 0) if call.role(x) is not None else unknown(call)
+    run = partial(_convolved, call.func, given)
+    back = partial(convolution_transposed, x.shape, run=run, **given)
+    return {"kind": "linear", "inputs": (x,), "run": run, "weight": weight, "bias": bias, "transpose": back}
 
-    def run(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        out: Tensor = call.func(x, weight, bias, **given)
-        return out
 
-    def transpose(arrived: Tensor, weight: Tensor) -> Tensor:
-        return convolution_transposed(x.shape, arrived, weight, run, **given)
-
-    return {"kind": "linear", "inputs": (x,), "run": run, "weight": weight, "bias": bias, "transpose": transpose}
+def _convolved(
+    function: Any, given: Mapping[str, Any], x: Tensor, weight: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    out: Tensor = function(x, weight, bias, **given)
+    return out
 
 
 def convolution_transposed(
@@ -142,15 +144,12 @@ def _transposed_convolution(call: Call) -> Fields:
     x, weight, bias = given.pop("input"), given.pop("weight"), given.pop("bias", None)
     if call.role(weight) is not None:
         return unknown(call)
+    run = partial(_convolved, call.func, given)
 
-    def run(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        out: Tensor = call.func(x, weight, bias, **given)
-        return out
-
-    def transpose(arrived: Tensor, weight: Tensor) -> Tensor:
+    def back(arrived: Tensor, weight: Tensor) -> Tensor:
         return transposed(lambda x: run(x, weight), x, arrived)
 
-    return {"kind": "linear", "inputs": (x,), "run": run, "weight": weight, "bias": bias, "transpose": transpose}
+    return {"kind": "linear", "inputs": (x,), "run": run, "weight": weight, "bias": bias, "transpose": back}
 
 
 def _each(value: Any, axes: int) -> list[int]:
