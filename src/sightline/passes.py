@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _NormBase
 
 from sightline.errors import SightlineError, did_you_mean
 from sightline.ops import Op, Rule, Switch
@@ -47,6 +48,14 @@ class Pass:
     def size(self) -> tuple[int, ...]:
         """The spatial size of the image, without views."""
         return tuple(self.image.shape[self.channel + 1 :])
+
+    @property
+    def zero(self) -> Tensor:
+        """What the network takes for 0, to subtract from `image`: the mean its own `normalise` subtracts, else 0."""
+        mean = getattr(getattr(self.model, "normalise", None), "mean", None)
+        if not isinstance(mean, Tensor):
+            return self.image.new_zeros(())
+        return mean.view(-1, *[1] * len(self.size)).to(self.image)
 
     def per_image(self, maps: Tensor) -> Tensor:
         """Maps (B, *spatial) as they are; those of single views, (B * views, ...), as (B, views, ...)."""
@@ -323,6 +332,21 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for m in training:
             m.training = True
+
+
+@contextmanager
+def keeping_statistics(model: nn.Module) -> Iterator[None]:
+    """Inside the block, norms in training mode use their batch's statistics but learn no running ones from it."""
+    norms = [m for m in model.modules() if isinstance(m, _NormBase) and m.training and m.track_running_stats]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        # The first is what BatchNorm heeds, the second InstanceNorm.
+        norm.track_running_stats, norm.momentum = False, 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.track_running_stats, norm.momentum = True, momentum
 
 
 @contextmanager

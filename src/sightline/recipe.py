@@ -69,6 +69,8 @@ class Training:
     epochs: int = 10
     batch_size: int = 64
     precision: Literal["32", "bf16"] = "32"
+    accumulate: int = 1
+    """Batches whose gradients are averaged for one step of the optimiser."""
     clip: float | None = None
     """Largest gradient norm; null for none."""
     workers: int = 0
@@ -80,7 +82,7 @@ class Training:
     """Every term goes to metrics.csv; "tensorboard" writes event files as well."""
 
     def __post_init__(self) -> None:
-        _at_least(1, "training", self, "epochs", "batch_size", "threads")
+        _at_least(1, "training", self, "epochs", "batch_size", "accumulate", "threads")
         _at_least(0, "training", self, "workers", "clip")
 
 

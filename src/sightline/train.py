@@ -89,6 +89,7 @@ def train(
         strategy="ddp" if devices * nodes > 1 else "auto",
         max_epochs=recipe.training.epochs,
         precision="bf16-mixed" if recipe.training.precision == "bf16" else "32-true",
+        accumulate_grad_batches=recipe.training.accumulate,
         gradient_clip_val=recipe.training.clip,
         callbacks=[_checkpoints(out), Progress(refresh_rate=10)],
         plugins=[WholeCheckpoints()],
@@ -122,6 +123,7 @@ class Module(L.LightningModule):
         super().__init__()
         self.recipe = recipe
         self.guided = Guided(recipe.classifier(), recipe.objectives, recipe.data.size)
+        self.guided.meet(recipe.data.groups.tolist())
         self.earlier, self.began = 0.0, time.monotonic()
         if recipe.training.channels_last:
             self.guided.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -139,6 +141,7 @@ class Module(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch; everything random in it depends on where in the run it is, not on what came before."""
         torch.manual_seed(_seed(self.recipe.seed, self.current_epoch, batch_idx, self.global_rank))
+        self.guided.epoch = self.current_epoch + batch_idx / self.trainer.num_training_batches
         loss: Tensor
         loss, terms = self.guided(self._laid_out(batch))
         for name, term in {**terms, "loss": loss}.items():

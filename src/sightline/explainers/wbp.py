@@ -26,6 +26,8 @@ class WBP:
     times gradient. Elsewhere it is not: activations such as SiLU and GELU, LayerNorm and BatchNorm in training mode
     differ, and W~ comes from replacing their backward in the one pass there is.
 
+    x is what the first layer sees: of a model that normalises its images (`sightline.load_model`), the normalised one.
+
     Args:
         engine: "autograd" takes the plain gradient, "surrogate" replaces backward steps; "auto" chooses by what the
             pass has run.
@@ -59,7 +61,7 @@ class WBP:
         plain = self.engine == "autograd" or (self.engine == "auto" and exact)
         rules = None if plain else partial(linearised, detach=self.detach)
         weights = run.grad(target, "image", rules=rules, differentiable=differentiable)
-        return reduced(run.image.detach() * weights, self.reduce, run.channel)
+        return reduced((run.image.detach() - run.zero) * weights, self.reduce, run.channel)
 
 
 def linear_as_it_stands(op: Op) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from sightline.errors import SightlineError
 from sightline.explainers import Explainer, bind
 from sightline.objectives.step import Step
+from sightline.objectives.weights import Varying, Weight, finite
 from sightline.types import Batch
 
 
@@ -19,7 +20,7 @@ class Objective(nn.Module):
     and writes `forward`. It asks the step for passes and maps, so that nothing is computed twice.
     """
 
-    weights: dict[str, float]
+    weights: dict[str, Weight]
     explainers: tuple[Explainer, ...] = ()
 
     def forward(self, step: Step, batch: Batch) -> dict[str, Tensor]:
@@ -29,6 +30,9 @@ class Objective(nn.Module):
     def bind(self, model: nn.Module, size: int | Sequence[int]) -> None:
         """Settle which layers the explainers read in `model`, for images of `size`."""
         self.explainers = tuple(bind(explainer, model, size) for explainer in self.explainers)
+
+    def meet(self, groups: Sequence[str]) -> None:
+        """Be told the group of each training image, by `Batch.index`, before training starts; few want to know."""
 
     @property
     def taps(self) -> tuple[str, ...]:
@@ -41,21 +45,16 @@ class Objective(nn.Module):
         return any(explainer.ruled for explainer in self.explainers)
 
     def extra_repr(self) -> str:
-        return ", ".join(
-            [f"{name}={weight:g}" for name, weight in self.weights.items()] + [*map(repr, self.explainers)]
-        )
+        return ", ".join([f"{name}={weight}" for name, weight in self.weights.items()] + [*map(repr, self.explainers)])
 
 
-def nonnegative(**weights: float) -> dict[str, float]:
+def nonnegative(**weights: Weight) -> dict[str, Weight]:
     """The weights, checked.
 
     Raises:
         SightlineError: one is negative or not finite.
     """
-    for name, weight in weights.items():
-        if not 0 <= weight < float("inf"):
-            raise SightlineError(f"the weight of {name!r} is {weight}: expected a finite number that is not negative.")
-    return weights
+    return {name: w if isinstance(w, Varying) else finite(name, w) for name, w in weights.items()}
 
 
 def classification_loss(logits: Tensor, label: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -71,19 +70,21 @@ def classification_loss(logits: Tensor, label: Tensor, smoothing: float = 0.0) -
     return F.cross_entropy(logits[known], label[known], label_smoothing=smoothing)
 
 
-def single_label(batch: Batch, who: str) -> Tensor:
+def single_label(step: Step, batch: Batch, who: str) -> Tensor:
     """(B,) labels with the unlabelled images' -1 replaced by class 0, to index by; mask such images out yourself.
+
+    One and the same tensor for all objectives of a step, so that they share the maps of these labels.
 
     Raises:
         SightlineError: the batch is multi-label.
     """
     if batch.label.ndim != 1:
         raise SightlineError(f"{who} needs one class per image; these labels have shape {tuple(batch.label.shape)}.")
-    return batch.label.clamp(min=0)
+    return step.known(batch.label)
 
 
-def evidence(batch: Batch, who: str) -> Tensor:
+def evidence(step: Step, batch: Batch, who: str) -> Tensor:
     """(B, *spatial) guidance mask of each image's own class, where 1 = evidence."""
     if batch.mask.ndim == batch.image.ndim - 1:
         return batch.mask
-    return batch.mask[torch.arange(len(batch.mask)), single_label(batch, who)]
+    return batch.mask[torch.arange(len(batch.mask)), single_label(step, batch, who)]

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from sightline.objectives.base import Objective, classification_loss, nonnegative
 from sightline.objectives.step import Step
+from sightline.objectives.weights import Weight
 from sightline.types import Batch
 
 
@@ -15,7 +16,7 @@ class CE(Objective):
         smoothing: label smoothing in [0, 1).
     """
 
-    def __init__(self, weight: float = 1.0, smoothing: float = 0.0) -> None:
+    def __init__(self, weight: Weight = 1.0, smoothing: float = 0.0) -> None:
         super().__init__()
         self.weights = nonnegative(ce=weight)
         self.smoothing = smoothing

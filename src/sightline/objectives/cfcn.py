@@ -10,6 +10,7 @@ from sightline.layers import spatial
 from sightline.maps import resize, resize_transposed
 from sightline.objectives.base import Objective, evidence, nonnegative, single_label
 from sightline.objectives.step import Step
+from sightline.objectives.weights import Weight
 from sightline.types import Batch
 
 Dead = Literal["literal", "ignore"]
@@ -56,7 +57,7 @@ class CFCN(Objective):
     def __init__(
         self,
         variant: Literal["F", "C"] = "C",
-        weight: float = 1.0,
+        weight: Weight = 1.0,
         layer: str | None = None,
         resize: Literal["maps", "masks"] = "maps",
         dead: Dead = "literal",
@@ -67,7 +68,7 @@ class CFCN(Objective):
         self.variant, self.resize, self.dead = variant, resize, dead
 
     def forward(self, step: Step, batch: Batch) -> dict[str, Tensor]:
-        maps, mask = self._maps(step, batch), evidence(batch, "CFCN")
+        maps, mask = self._maps(step, batch), evidence(step, batch, "CFCN")
         if self.resize == "masks":
             mask = resize(mask, maps.shape[2:])
         per_image = causal_focus_loss(maps, mask, dead=self.dead)
@@ -78,4 +79,4 @@ class CFCN(Objective):
         (explainer,) = self.explainers
         if self.variant == "F":
             return spatial(step.run(batch.image).tap(*explainer.taps)).relu()
-        return step.explain(explainer, batch.image, single_label(batch, "CFCN-C")).unsqueeze(1)
+        return step.explain(explainer, batch.image, single_label(step, batch, "CFCN-C")).unsqueeze(1)

@@ -13,6 +13,7 @@ from sightline.explainers import GradCAM
 from sightline.maps import normalize, resize
 from sightline.objectives.base import Objective, classification_loss, nonnegative
 from sightline.objectives.step import Step
+from sightline.objectives.weights import Weight
 from sightline.types import Batch
 from sightline.views import Crop
 
@@ -75,7 +76,7 @@ class CGC(Objective):
     def __init__(
         self,
         preset: Literal["paper", "official"] = "paper",
-        weight: float = 1.0,
+        weight: Weight = 1.0,
         tau: float = 0.5,
         layer: str | None = None,
         anchor: Anchor | None = None,
@@ -99,11 +100,12 @@ class CGC(Objective):
         run, crop = step.run(batch.image), self._crop(batch.image, generator)
         target = run.target()
         view = self._mirror(crop, generator).apply(batch.image)
+        step.run(view, self.explainers)
         maps, augmented = (step.explain(explainer, image, target) for image in (batch.image, view))
         terms = {"cgc": cgc_loss(maps, augmented, crop, self.tau, self.anchor).mean()}
         if "xe" in self.ce_on:
             other = self._crop(batch.image, generator).apply(batch.image)
-            terms["cgc_ce_xe"] = classification_loss(step.run(other).logits, batch.label)
+            terms["cgc_ce_xe"] = classification_loss(step.run(other, ()).logits, batch.label)
         if "aug" in self.ce_on:
             terms["cgc_ce_aug"] = classification_loss(step.run(view).logits, batch.label)
         return terms

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from sightline.errors import SightlineError
 from sightline.objectives.base import Objective
 from sightline.objectives.step import Step
+from sightline.objectives.weights import Varying, Weight
 from sightline.types import Batch
 
 
@@ -16,6 +17,8 @@ class Guided(nn.Module):
 
     The loss is the sum over all terms of weight times term. Wrap this module, not the model, in
     DistributedDataParallel: gradients taken inside the step are then part of its forward.
+
+    `epoch`, None at first, is for the training loop to set where a weight is scheduled: whole epochs so far, or parts.
 
     Args:
         model: a classifier; `sightline.load_model` makes one with normalisation inside.
@@ -29,6 +32,7 @@ class Guided(nn.Module):
     def __init__(self, model: nn.Module, objectives: Iterable[nn.Module], size: int | Sequence[int] = 224) -> None:
         super().__init__()
         self.model = model
+        self.epoch: float | None = None
         objectives = list(objectives)
         for objective in objectives:
             if not isinstance(objective, Objective):
@@ -48,17 +52,24 @@ class Guided(nn.Module):
         """The loss of one batch and its terms, unweighted and detached, by name."""
         taps = [tap for objective in self._each() for tap in objective.taps]
         step = Step(self.model, taps, ruled=any(objective.ruled for objective in self._each()))
-        loss = batch.image.new_zeros(())
+        weighted: dict[str, tuple[Weight, Tensor]] = {}
         terms: dict[str, Tensor] = {}
         for objective in self._each():
             found = objective(step, batch)
             if missing := (set(objective.weights) - set(found)) | (set(found) & set(terms)):
                 raise SightlineError(f"{type(objective).__name__}: term {min(missing)!r} is missing, or another's.")
-            for name, term in found.items():
-                if name in objective.weights:  # others are only logged
-                    loss = loss + objective.weights[name] * term
-                terms[name] = term.detach()
+            # Terms without a weight are only logged.
+            weighted |= {name: (weight, found[name]) for name, weight in objective.weights.items()}
+            terms |= {name: term.detach() for name, term in found.items()}
+        loss = batch.image.new_zeros(())
+        for name, (weight, term) in weighted.items():
+            loss = loss + (weight.at(name, terms, self.epoch) if isinstance(weight, Varying) else weight) * term
         return loss, terms
+
+    def meet(self, groups: Sequence[str]) -> None:
+        """Tell the objectives what the training set knows of its images: the group of each, by `Batch.index`."""
+        for objective in self._each():
+            objective.meet(groups)
 
     def _each(self) -> list[Objective]:
         return list(cast(Iterable[Objective], self.objectives))

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from sightline.objectives.base import Objective, classification_loss, evidence, nonnegative
 from sightline.objectives.step import Step
+from sightline.objectives.weights import Weight
 from sightline.types import Batch
 
 
@@ -35,7 +36,7 @@ class ContextSwap(Objective):
         smoothing: label smoothing in [0, 1).
     """
 
-    def __init__(self, weight: float = 1.0, smoothing: float = 0.0) -> None:
+    def __init__(self, weight: Weight = 1.0, smoothing: float = 0.0) -> None:
         super().__init__()
         self.weights = nonnegative(swap=weight)
         self.smoothing = smoothing
@@ -43,5 +44,5 @@ class ContextSwap(Objective):
     def forward(self, step: Step, batch: Batch) -> dict[str, Tensor]:
         count = len(batch.image)
         shift = int(torch.randint(1, max(count, 2), (), generator=step.random("swap")))
-        swapped = context_swap(batch.image, evidence(batch, "ContextSwap"), batch.has_mask, shift)
-        return {"swap": classification_loss(step.run(swapped).logits, batch.label, self.smoothing)}
+        swapped = context_swap(batch.image, evidence(step, batch, "ContextSwap"), batch.has_mask, shift)
+        return {"swap": classification_loss(step.run(swapped, ()).logits, batch.label, self.smoothing)}

@@ -1,0 +1,40 @@
+"""What an objective asks of the other processes of a distributed run; alone, the answers are its own."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.nn.functional import all_gather
+
+
+def world() -> tuple[int, int]:
+    """(own rank, number of processes)."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """The mean of a detached `value` over all processes."""
+    if world()[1] > 1:
+        value = value.clone()
+        dist.all_reduce(value)
+        value /= world()[1]
+    return value
+
+
+def gathered(rows: Tensor) -> tuple[Tensor, int]:
+    """The (N, ...) rows of all processes, in the order of their ranks, and where one's own begin; differentiable.
+
+    Processes may hold different numbers of rows. Gradients reach the process a row came from: with losses averaged
+    over processes, as DDP does, they are those of one process that holds all rows.
+    """
+    rank, size = world()
+    if size == 1:
+        return rows, 0
+    counts = torch.zeros(size, dtype=torch.long, device=rows.device)
+    counts[rank] = len(rows)
+    dist.all_reduce(counts)
+    longest = int(counts.max())
+    padded = torch.cat([rows, rows.new_zeros(longest - len(rows), *rows.shape[1:])])
+    everyone = all_gather(padded)
+    return torch.cat([part[:count] for part, count in zip(everyone, counts.tolist(), strict=True)]), int(
+        counts[:rank].sum()
+    )
