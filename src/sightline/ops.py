@@ -70,6 +70,17 @@ Rule = Callable[[Op, Tensor], Sequence[Tensor | None] | None]
 """From an operation and what arrived at its result to what goes to each of its inputs; None is the gradient."""
 
 
+def explicit(op: Op, arrived: Tensor) -> list[Tensor | None] | None:
+    """The gradient of a convolution as the transposed convolution it is; None for all else, which is their gradient.
+
+    Only where it is to be differentiated again: autograd's double backward of a convolution takes up to four times
+    as long, more so for images laid out channels last.
+    """
+    if op.transpose is None or not op.name.startswith("conv") or not torch.is_grad_enabled():
+        return None
+    return [op.transpose(arrived, op.weight)]
+
+
 def transposed(function: Callable[[Tensor], Tensor], x: Tensor, arrived: Tensor) -> Tensor:
     """The transpose of a linear `function` applied to what arrived at its result; `x` says where and in what shape."""
     with torch.enable_grad():

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _NormBase
 
 from sightline.errors import SightlineError, did_you_mean
-from sightline.ops import Op, Rule, Switch
+from sightline.ops import Op, Rule, Switch, explicit
 from sightline.recorder import Recorder
 
 Target = Tensor | int | Callable[[Tensor], Tensor] | None
@@ -159,6 +159,8 @@ class Pass:
         self.allow(differentiable)
         if rules is not None:
             self.need_ops()
+        elif self.ops and differentiable:
+            rules = explicit
         with self.switch.set(rules):
             return torch.autograd.grad(
                 output, sources, seed, create_graph=differentiable, retain_graph=True, materialize_grads=True
@@ -175,7 +177,8 @@ def record(
         image: (B, C, *spatial) float, or (B, views, C, *spatial) if the model takes several views.
         taps: names as in `model.named_modules()`; "image" asks for gradients of the image itself, and detaches it
             from whatever came before.
-        ruled: make a node of every operation, so that `Pass.grad(rules=...)` can replace its backward.
+        ruled: make a node of every operation, so that `Pass.grad(rules=...)` can replace its backward; None if that
+            can be done, which makes second derivatives of the image's gradient cheaper.
         differentiable: whether a loss may be taken of this pass and its maps. If not, nothing ahead of the first tap
             enters the graph, and attention may run on fused kernels, which have no double backward.
 
@@ -194,11 +197,11 @@ def record(
         del names["image"]
         image = image.detach().requires_grad_(grads)
     with ExitStack() as stack:
-        recorder = Recorder(image) if ruled and grads else None
+        recorder = Recorder(image) if ruled is not False and grads else None
         stack.enter_context(_hooked(model, {name: _keep(name, kept, late, recorder) for name in names}))
         if late:
             stack.enter_context(torch.no_grad())
-        if names or ruled:
+        if names or recorder is not None:
             stack.enter_context(uncompiled())
         if grads and differentiable:
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
@@ -206,6 +209,13 @@ def record(
     missing = set(names) - set(kept)
     if missing:
         raise SightlineError(f"layer {min(missing)!r} exists but did not run in the forward pass. Choose another.")
+    if recorder is not None and not recorder.depends(logits):
+        if ruled:
+            raise SightlineError(
+                "the model's operations cannot be seen: it runs a scripted module or a custom autograd function on the "
+                "way to its logits. Rules need the plain PyTorch model; Gradient and GradCAM do not."
+            )
+        recorder = None
     if recorder is None:
         return Pass(model, image, logits, kept, differentiable=differentiable)
     return Pass(model, image, logits, kept, tuple(recorder.ops), recorder.switch, differentiable)
@@ -243,13 +253,7 @@ def _watched(recorder: Recorder, model: nn.Module, image: Tensor) -> Tensor:
     # Relevance is a quotient of small numbers: bfloat16's eight bits are not enough for it.
     with recorder, torch.autocast(image.device.type, enabled=False):
         output = model(image)
-    logits: Tensor = recorder.latest(logits_of(output))
-    if not recorder.depends(logits):
-        raise SightlineError(
-            "the model's operations cannot be seen: it runs a scripted module or a custom autograd function on the way "
-            "to its logits. Rules need the plain PyTorch model; Gradient and GradCAM do not."
-        )
-    return logits
+    return cast(Tensor, recorder.latest(logits_of(output)))
 
 
 def rank(model: nn.Module) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sightline.errors import SightlineError
 from sightline.functions import RECTIFIERS
-from sightline.ops import Op
+from sightline.ops import Op, explicit
 
 EPS = 1e-6
 
@@ -152,7 +152,7 @@ def linearised(op: Op, arrived: Tensor, detach: bool = False) -> list[Tensor | N
         return to_signal(op, gated(op, arrived, detach))
     if op.kind == "unknown":
         raise no_rule(op)
-    return None
+    return explicit(op, arrived)
 
 
 def secant(op: Op) -> Tensor:

@@ -51,7 +51,9 @@ class Guided(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of one batch and its terms, unweighted and detached, by name."""
         taps = [tap for objective in self._each() for tap in objective.taps]
-        step = Step(self.model, taps, ruled=any(objective.ruled for objective in self._each()))
+        # None, for gradients of the image without rules: see `record`.
+        ruled = any(objective.ruled for objective in self._each()) or (None if "image" in taps else False)
+        step = Step(self.model, taps, ruled=ruled)
         weighted: dict[str, tuple[Weight, Tensor]] = {}
         terms: dict[str, Tensor] = {}
         for objective in self._each():
@@ -66,10 +68,10 @@ class Guided(nn.Module):
             loss = loss + (weight.at(name, terms, self.epoch) if isinstance(weight, Varying) else weight) * term
         return loss, terms
 
-    def meet(self, groups: Sequence[str]) -> None:
-        """Tell the objectives what the training set knows of its images: the group of each, by `Batch.index`."""
+    def meet(self, groups: Sequence[str], ids: Sequence[str] = ()) -> None:
+        """Tell the objectives what the training set knows of its images: group and id of each, by `Batch.index`."""
         for objective in self._each():
-            objective.meet(groups)
+            objective.meet(groups, ids)
 
     def _each(self) -> list[Objective]:
         return list(cast(Iterable[Objective], self.objectives))

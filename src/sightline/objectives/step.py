@@ -24,7 +24,7 @@ class Step:
     """
 
     def __init__(
-        self, model: nn.Module, taps: Iterable[str] = (), *, ruled: bool = False, seed: int | None = None
+        self, model: nn.Module, taps: Iterable[str] = (), *, ruled: bool | None = False, seed: int | None = None
     ) -> None:
         self.model, self.ruled = model, ruled
         self.taps = tuple(dict.fromkeys(taps))
