@@ -1,9 +1,9 @@
-"""What a guided training step costs, in time and peak memory, as ratios to a plain cross-entropy step on the same images.
+"""What a guided training step costs in time and peak memory, as ratios to a plain cross-entropy step.
 
 Run:  .venv/bin/python benchmarks/objectives.py        (one thread; medians of interleaved steps)
 
-Each row is CE beside one objective; "sum" is what the rows composed into one step would cost if they shared nothing but
-the plain step. The published code of CGC costs 3.03 plain steps in this setting (`CGC official` is its form), that of GC
+Each row is CE beside one objective; "sum" is what the rows of "composed" would cost if they shared only the plain step.
+The published code of CGC costs 3.03 plain steps in this setting (`CGC official` is its form), that of GC
 5.79 (`GC own`). Memory is a process's peak above what it held before its first step, a process for each row.
 """
 
@@ -21,12 +21,12 @@ import torch
 from tqdm import tqdm
 
 from sightline import Guided, load_model
-from sightline.explainers import Gradient, GradCAM
+from sightline.explainers import GradCAM, Gradient
 from sightline.objectives import CE, CFCN, CGC, GAIN, GC, PPI, RRR, ContextSwap, Energy, Objective
 from sightline.types import Batch
 
 ROWS: dict[str, Callable[[], list[Objective]]] = {
-    "CE": lambda: [],
+    "CE": list,
     "CGC paper": lambda: [CGC("paper")],
     "CGC official": lambda: [CGC("official")],
     "GC shared": lambda: [GC()],

@@ -1,4 +1,4 @@
-"""Two gloo processes against the mean of what one process computes."""
+"""Two gloo processes against what one process computes."""
 
 import os
 import socket
@@ -11,8 +11,34 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nets import Residual, double
 from sightline import Guided
-from sightline.objectives import CE, CFCN, CGC, ContextSwap
+from sightline.objectives import CE, CFCN, CGC, GC, ContextSwap
+from sightline.objectives.ranks import gathered, mean_over_ranks, pooled_mean
 from sightline.types import Batch
+from sightline.views import Crop
+
+pytestmark = pytest.mark.filterwarnings("ignore:layer 'act' ran more than once")
+
+ROWS = {"even": (3, 3), "uneven": (1, 4), "none on one": (0, 2), "none at all": (0, 0)}
+CASES = {
+    "paper": ({}, 4, range(8)),
+    "official": ({"preset": "official"}, 4, range(8)),
+    "paper, uneven": ({}, 5, range(8)),
+    "anchored at the view, uneven": ({"anchor": "aug"}, 3, range(8)),
+    "no negatives, uneven": ({"negatives": False, "weight": 100.0}, 5, range(8)),
+    "unlabelled": ({"on": "unlabelled"}, 4, [0, -1, 2, -1, -1, 1, 3, 3]),
+    "unlabelled, none on one": ({"on": "unlabelled"}, 4, [0, 1, 2, 3, -1, 1, -1, -1]),
+    "unlabelled, none at all": ({"on": "unlabelled"}, 4, range(8)),
+    "unlabelled, no negatives": ({"on": "unlabelled", "negatives": False, "weight": 100.0}, 4, [0, -1, *range(6)]),
+}
+"""CGC's arguments, how many of eight images the first process has, and their labels, -1 or modulo four."""
+
+
+class Told(CGC):
+    """CGC with crops told by the images themselves, so that one process and two cut alike."""
+
+    def _crop(self, image, size, generator):
+        start = (5 * image[:, :2, 0, 0]).long()
+        return Crop(tuple(size), start, 12 - start, image[:, 2, 0, 0] > 0.5)
 
 
 def half(rank):
@@ -23,7 +49,7 @@ def half(rank):
 
 
 def guided():
-    return Guided(double(Residual()), [CE(), CGC("paper", scale=(0.4, 1)), CFCN("C"), ContextSwap()], 12)
+    return Guided(double(Residual()), [CE(), CGC("paper", scale=(0.4, 1), gather=False), CFCN("C"), ContextSwap(), GC()], 12)
 
 
 def loss(module, rank):
@@ -31,26 +57,102 @@ def loss(module, rank):
     return module(half(rank))[0]
 
 
+def told(case):
+    """Without statistics of batches, and with a cross-entropy that only keeps every parameter in the graph."""
+    return Guided(double(Residual()).eval(), [CE(weight=0), Told(**CASES[case][0])], 12)
+
+
+def part(case, begin=0, end=8):
+    whole = Batch(*(torch.cat(pair) for pair in zip(half(0), half(1), strict=True)))
+    label = torch.tensor(CASES[case][2])
+    return Batch(*(field[begin:end] for field in whole._replace(label=torch.where(label < 0, -1, label % 4))))
+
+
+def share(rank, case):
+    first = CASES[case][1]
+    return part(case, 0, first) if rank == 0 else part(case, first)
+
+
+def rows(case, rank):
+    values = torch.arange(sum(ROWS[case]) * 2, dtype=torch.float64).view(-1, 2)
+    return values[: ROWS[case][0]] if rank == 0 else values[ROWS[case][0] :]
+
+
+def gather(case, rank):
+    """What is gathered, where the own rows begin, and the gradient of a loss that differs between processes."""
+    own = rows(case, rank).requires_grad_()
+    everyone, first = gathered(own)
+    (everyone * (rank + 1) * torch.arange(1, everyone.numel() + 1).view_as(everyone)).sum().backward()
+    return everyone.detach(), first, own.grad
+
+
+def step(module, run):
+    value, terms = run(module)
+    value.backward()
+    return terms, [p.grad for p in module.parameters()]
+
+
 def worker(rank, port, out):
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=2)
-    module = guided()
-    parallel = DistributedDataParallel(module)
-    loss(parallel, rank).backward()
-    if rank == 0:
-        torch.save([p.grad for p in module.parameters()], out)
+    found = {f"rows {case}": gather(case, rank) for case in ROWS}
+    found |= {f"mean {case}": mean_over_ranks(pooled_mean(rows(case, rank).flatten())) for case in ROWS}
+    module = DistributedDataParallel(guided())
+    loss(module, rank).backward()
+    found["all objectives"] = [p.grad for p in module.parameters()]
+    for case in CASES:
+        found[case] = step(DistributedDataParallel(told(case)), lambda module, case=case: module(share(rank, case)))
+    torch.save(found, f"{out}/{rank}.pt")
     dist.destroy_process_group()
 
 
-@pytest.mark.filterwarnings("ignore:layer 'act' ran more than once")
-def test_two_processes_equal_the_mean_of_one(tmp_path):
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """What each of two processes found."""
+    out = tmp_path_factory.mktemp("processes")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(worker, (port, str(tmp_path / "grads.pt")), nprocs=2)
-    got = torch.load(tmp_path / "grads.pt", weights_only=True)
+    mp.spawn(worker, (port, str(out)), nprocs=2)
+    return [torch.load(out / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+def assert_close(got, expected):
+    for gradient, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-9, atol=1e-12)
+
+
+def test_two_processes_equal_the_mean_of_one(both):
     module = guided()
     each = [torch.autograd.grad(loss(module, rank), list(module.parameters())) for rank in (0, 1)]
-    for gradient, first, second in zip(got, *each, strict=True):
-        torch.testing.assert_close(gradient, (first + second) / 2, rtol=1e-10, atol=1e-12)
+    assert_close(both[0]["all objectives"], [(first + second) / 2 for first, second in zip(*each, strict=True)])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_with_gathered_negatives_equal_one_large_batch(both, case):
+    (one, gradients), (other, _) = (found[case] for found in both)
+    terms, expected = step(told(case), lambda module: module(part(case)))
+    assert (terms["cgc"] == 0) == case.endswith("none at all")
+    for name in terms.keys() - {"ce"}:
+        torch.testing.assert_close((one[name] + other[name]) / 2, terms[name], rtol=1e-10, atol=0)
+    assert_close(gradients, expected)
+
+
+@pytest.mark.parametrize("case", ROWS)
+def test_gathered_rows_and_their_gradients(both, case):
+    whole = torch.cat([rows(case, 0), rows(case, 1)])
+    weights = torch.arange(1, whole.numel() + 1, dtype=torch.float64).view_as(whole) * (1 + 2)
+    for rank, (everyone, first, gradient) in enumerate(found[f"rows {case}"] for found in both):
+        assert torch.equal(everyone, whole)
+        assert first == rank * ROWS[case][0]
+        assert torch.equal(gradient, weights[first : first + ROWS[case][rank]])
+
+
+@pytest.mark.parametrize("case", ROWS)
+def test_pooled_means_average_to_the_mean_of_all(both, case):
+    whole = torch.cat([rows(case, 0), rows(case, 1)]).flatten()
+    expected = whole.mean() if len(whole) else torch.zeros((), dtype=torch.float64)
+    for found in both:
+        torch.testing.assert_close(found[f"mean {case}"], expected)
+    torch.testing.assert_close(pooled_mean(whole), expected)

@@ -5,7 +5,7 @@ from torch import nn
 from sightline import load_model
 from sightline.errors import SightlineError
 from sightline.layers import find_layer
-from sightline.models import save
+from sightline.models import ConvNet, save
 
 IMAGE = torch.rand(2, 3, 32, 32)
 
@@ -33,7 +33,7 @@ def test_gmp_swap_pools_by_maximum(spec, pool):
 
 
 def test_no_pool_to_swap():
-    with pytest.raises(SightlineError, match="no global pool"):
+    with pytest.raises(SightlineError, match="no global average pool"):
         load_model("sightline:cfcn_f", num_classes=3, pool="max")
 
 
@@ -57,11 +57,64 @@ def test_saved_models_come_back_whole(spec, tmp_path):
         torch.testing.assert_close(load_model(f"file:{name}").eval()(IMAGE), model(IMAGE), rtol=0, atol=0)
 
 
+def test_arguments_of_the_network_are_taken_directly(tmp_path):
+    model = load_model("sightline:cfcn_c", num_classes=3, filters=[4, 6], arguments={"stride_every": 0}).eval()
+    assert [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)] == [4, 6, 3]
+    assert model.origin["arguments"] == {"filters": [4, 6], "stride_every": 0}
+    save(model, tmp_path / "model.safetensors")
+    torch.testing.assert_close(load_model(f"file:{tmp_path}").eval()(IMAGE), model(IMAGE), rtol=0, atol=0)
+    assert load_model("timm:vit_tiny_patch16_224", num_classes=3, img_size=32).eval()(IMAGE).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        ("conv_bn_relu", [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.Dropout]),
+        ("conv_relu_bn", [nn.Conv2d, nn.ReLU, nn.BatchNorm2d, nn.Dropout]),
+    ],
+)
+def test_the_order_within_a_block(order, expected):
+    net = load_model("sightline:cnn", num_classes=3, filters=[4], dropout=0.3, order=order).net
+    assert [type(layer) for layer in net.block1] == expected
+    assert (net.block1[0].bias is None) == (order == "conv_bn_relu")
+
+
+@pytest.mark.parametrize("logit_from", ["relu", "raw"])
+def test_logits_average_the_maps_with_or_without_relu(logit_from):
+    model = load_model("sightline:cfcn_c", num_classes=3, filters=[8], logit_from=logit_from).eval()
+    before = model.net.maps[0](model.net.block1(model.normalise(IMAGE)))
+    before = before.relu() if logit_from == "relu" else before
+    torch.testing.assert_close(model(IMAGE), before.mean((2, 3)))
+    assert bool((model(IMAGE) < 0).any()) == (logit_from == "raw")
+
+
+PAPER = {  # CFCN, Table 4: filters, every how many layers a stride of 2, dropout, size of the images and of the maps
+    "pets": ([128, 128, 64, 64, 32, 32, 16, 16], 0, 0.3, (96, 96), (96, 96)),
+    "aeroplane_cow": ([128, 128, 64, 64, 32], 2, 0.3, (96, 96), (24, 24)),
+    "brain_mri": ([64, 64, 64, 32, 32, 32], 3, 0.0, (96, 96), (24, 24)),
+    "idrid": ([32, 32, 16, 16, 8, 8], 0, 0.3, (250, 175), (250, 175)),
+}
+
+
+@pytest.mark.parametrize("data", PAPER)
+def test_the_papers_networks(data):
+    filters, stride_every, dropout, size, cells = PAPER[data]
+    options = {"filters": filters, "stride_every": stride_every, "dropout": dropout, "order": "conv_relu_bn"}
+    with torch.device("meta"):
+        image = torch.empty(1, 3, *size)
+        for head in ("cfcn_f", "cfcn_c"):
+            net = ConvNet(head, 3, size=size, **options)
+            assert net(image).shape == (1, 3)
+            assert nn.Sequential(*[*net][: len(filters) + 1])(image).shape == (1, 16 if head == "cfcn_f" else 3, *cells)
+            assert sum(isinstance(m, nn.Dropout) for m in net.modules()) == len(filters) * (dropout > 0)
+
+
 def test_a_network_from_a_file_of_ones_own(tmp_path):
     (tmp_path / "mine.py").write_text(
         "from torch import nn\ndef net(num_classes, width=3):\n"
         "    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes)\n"
         "    return nn.Sequential(nn.Conv2d(3, width, 3), nn.ReLU(), *head)\n"
+        "def loose(num_classes, **options):\n    return net(num_classes, **options)\n"
     )
     model = load_model(f"file:{tmp_path}/mine.py:net", num_classes=6, arguments={"width": 5})
     assert model(IMAGE).shape == (2, 6)
@@ -69,6 +122,9 @@ def test_a_network_from_a_file_of_ones_own(tmp_path):
     torch.testing.assert_close(load_model(f"file:{tmp_path}")(IMAGE), model(IMAGE))
     with pytest.raises(SightlineError, match="Did you mean 'width'"):
         load_model(f"file:{tmp_path}/mine.py:net", arguments={"widht": 5})
+    for name, message in [("widht", "takes no argument 'widht'"), ("chanels", "Did you mean 'channels'")]:
+        with pytest.raises(SightlineError, match=message):
+            load_model(f"file:{tmp_path}/mine.py:loose", **{name: 5})
     with pytest.raises(SightlineError, match="no function 'nets'"):
         load_model(f"file:{tmp_path}/mine.py:nets")
 
@@ -105,7 +161,22 @@ def test_a_head_of_another_size_starts_afresh_and_says_so(tmp_path, caplog):
         ("torchvision:resnet18", {"channels": 1}, "3 channels"),
         ("torchvision:resnet18", {"weights": "none.pt"}, "none.pt does not exist"),
         ("file:nowhere", {}, "nowhere.* does not exist"),
-        ("timm:resnet18", {"arguments": {"img": 3}}, "cannot be built"),
+        ("torchvision:resnet18", {"arguments": {"groups": 3}}, "cannot be built with {'groups': 3}"),
+        ("timm:resnet18", {"img": 3}, "timm:resnet18 takes no argument 'img'"),
+        ("timm:vit_tiny_patch16_224", {"embed_dims": 8}, "Did you mean 'embed_dim'"),
+        ("torchvision:resnet18", {"grups": 2}, "Did you mean 'groups'"),
+        ("torchvision:resnet18", {"num_clases": 2}, "no argument 'num_clases'. Did you mean 'num_classes'"),
+        ("timm:resnet18", {"chanels": 1}, "no argument 'chanels'. Did you mean 'channels'"),
+        ("timm:resnet18", {"arguments": {"in_chans": 1}}, "load sets 'in_chans'"),
+        ("timm:resnet18", {"arguments": {"mean": [0.5]}}, "load sets 'mean'"),
+        ("sightline:cfcn_c", {"num_clases": 2}, "Did you mean 'num_classes'"),
+        ("sightline:cfcn_c", {"filter": [8]}, "Did you mean 'filters'"),
+        ("sightline:cfcn_c", {"filters": [8], "arguments": {"filters": [4]}}, "'filters' is given twice"),
+        ("sightline:cfcn_c", {"arguments": {"num_classes": 2}}, "load sets 'num_classes'"),
+        ("sightline:cfcn_c", {"filters": [8, 0]}, "expected a positive number"),
+        ("sightline:cfcn_c", {"order": "conv_bn_rellu"}, "Did you mean 'conv_bn_relu'"),
+        ("sightline:cfcn_c", {"logit_from": "rew"}, "Did you mean 'raw'"),
+        ("file:nowhere", {"filters": [8]}, "leave filters out"),
     ],
 )
 def test_mistakes_are_named(spec, options, message):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -142,6 +143,48 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(config, tmp_path):
     train(config(), part, resume=True)
     assert all(torch.equal(value, weights(part)[name]) for name, value in weights(whole).items())
     assert log(part) == log(whole)
+
+
+SEMI = {
+    "data": {"class_path": "Habitats", "init_args": {"per_digit": 1, "size": 24, "label_fraction": 0.05}},
+    "objectives": ["test_train.Watched", {"class_path": "CGC", "init_args": {"on": "unlabelled"}}],
+    "training": {"epochs": 2, "batch_size": 16, "unlabelled_batch_size": 8},
+}
+
+
+class Watched(CE):
+    """Cross-entropy that notes which images it was shown, and in how many labels."""
+
+    seen: ClassVar[list[tuple[list[int], int]]] = []
+
+    def forward(self, step, batch):
+        Watched.seen.append((batch.index.tolist(), int((batch.label >= 0).sum())))
+        return super().forward(step, batch)
+
+
+def test_unlabelled_images_join_each_batch_and_a_resumed_run_draws_the_same(config, tmp_path):
+    Watched.seen.clear()
+    whole = train(config(**SEMI), tmp_path / "whole")
+    batches = Watched.seen[:]
+    assert [(len(index), labelled) for index, labelled in batches] == [(24, 16)] * 8  # 65 images show their label
+    assert len({i for index, _ in batches[:4] for i in index[:16]}) == 64
+    assert batches[0] != batches[4]
+    part = tmp_path / "part"
+    spoilt = {"class_path": "test_train.Spoilt", "init_args": {"at": 6}}
+    with pytest.raises(SightlineError, match="'ce' is nan at step 6"):
+        train(config(**SEMI | {"objectives": [spoilt, SEMI["objectives"][1]]}), part)
+    (part / "recipe.yaml").write_text((whole / "recipe.yaml").read_text())
+    Watched.seen.clear()
+    train(config(**SEMI), part, resume=True)
+    assert Watched.seen == batches[4:]
+    assert all(torch.equal(value, weights(part)[name]) for name, value in weights(whole).items())
+
+
+@pytest.mark.parametrize(("share", "message"), [(1.0, "every training image shows its label"), (0.0, "no training")])
+def test_batches_need_images_with_and_without_a_label(config, tmp_path, share, message):
+    with pytest.raises(SightlineError, match=message):
+        train(config(f"data.label_fraction={share}", "training.unlabelled_batch_size=8"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_nan_stops_names_the_term_and_keeps_the_last_epoch(config, tmp_path):

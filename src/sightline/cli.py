@@ -1,4 +1,4 @@
-"""The command line: demo, train, audit, compare, report, explain, layers."""
+"""The command line: demo, train, dfr, audit, compare, report, explain, layers."""
 
 import argparse
 import os
@@ -48,6 +48,22 @@ def train(args: argparse.Namespace) -> None:
     out = args.out or Path("runs") / Path(args.recipe).stem
     train.train(config, out, resume=args.resume, devices=args.devices, nodes=args.nodes, accelerator=args.accelerator)
     print(f"trained: {out}")
+
+
+def dfr(args: argparse.Namespace) -> None:
+    """Refit a run's last layer to held-out images of balanced groups."""
+    from sightline.dfr import dfr
+
+    out = args.out or Path(f"{args.run}-dfr")
+    done = dfr(
+        args.run, out, split=args.split, by=args.by, rounds=args.rounds, seed=args.seed, batch_size=args.batch_size
+    )["dfr"]
+    smallest, absent = min(done["groups"].values()), done["absent_groups"]
+    print(f"refitted: {out}  C {done['c']:g}  {len(done['groups'])} {args.by}, {smallest} images of each at a time")
+    if absent:
+        print(f"{len(absent)} {args.by} of the training split are not in {done['split']}: {', '.join(absent)}")
+    if done["left_out"]:
+        print(f"{done['left_out']} images were left out: they have no label, or none of the {args.by}.")
 
 
 def audit(args: argparse.Namespace) -> None:
@@ -279,6 +295,15 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--nodes", type=_count, default=1)
     sub.add_argument("--accelerator", default="auto", choices=["auto", "cpu", "gpu"])
     sub.add_argument("--print_config", action="store_true", help="print the resolved recipe and stop")
+
+    sub = add(dfr)
+    sub.add_argument("run", type=Path, metavar="RUN", help="run directory; it stays as it is")
+    sub.add_argument("--split", default="val", help="held-out images to fit the last layer to")
+    sub.add_argument("--out", type=Path, help="the new run directory; default RUN-dfr")
+    sub.add_argument("--by", choices=["groups", "classes"], default="groups", help="what is balanced")
+    sub.add_argument("--rounds", type=_count, default=10, help="balanced subsets that are averaged")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--batch-size", type=_count, default=64)
 
     sub = add(audit)
     sub.add_argument(

@@ -1,6 +1,7 @@
 """Map arithmetic. A map is (B, *spatial), raw and non-negative unless said otherwise, at any resolution."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +10,8 @@ from torch import Tensor
 from sightline.errors import SightlineError
 
 _MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+Scale = Literal["max", "abs_max", "minmax", "none"]
 
 
 def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
@@ -35,8 +38,7 @@ def normalize(maps: Tensor, eps: float = 1e-8) -> Tensor:
     The trailing eps makes an all-zero map nearly uniform instead of NaN, as in the public code of the consistency
     papers (GC and CGC).
     """
-    total = maps.flatten(1).sum(1).view(-1, *[1] * (maps.ndim - 1))
-    return maps / (total + eps) + eps
+    return maps / (per_map(maps.flatten(1).sum(1), maps) + eps) + eps
 
 
 def resize_transposed(images: Tensor, size: Sequence[int]) -> Tensor:
@@ -69,3 +71,88 @@ def separable(images: Tensor, matrices: Sequence[Tensor]) -> Tensor:
             product = moved.flatten(1, -2) @ matrix.transpose(1, 2)
             images = product.unflatten(1, moved.shape[1:-1]).movedim(-1, axis)
     return images
+
+
+def rescaled(maps: Tensor, how: Scale = "max", eps: float = 1e-8) -> Tensor:
+    """Saliency in units of each map's own extremes, which are held constant.
+
+    Args:
+        maps: (B, ...) saliency s of any sign.
+        how: ``relu(s) / max relu(s)`` ("max"), ``|s| / max |s|`` ("abs_max") or ``(s - min s) / (max s - min s)``
+            ("minmax"), all in [0, 1]; or s as it is ("none").
+        eps: the least that a map is divided by; an all-zero map stays zero.
+    """
+    if how == "none":
+        return maps
+    if how == "minmax":
+        values = maps - per_map(maps.detach().flatten(1).amin(1), maps)
+    else:
+        values = maps.abs() if how == "abs_max" else maps.relu()
+    return values / per_map(values.detach().flatten(1).amax(1).clamp(min=eps), maps)
+
+
+def soft_mask(maps: Tensor, sigma: float | Tensor = 0.25, omega: float = 100.0) -> Tensor:
+    """``T = sigmoid(omega * (s - sigma))`` (PPI, eq. 2): near 1 where s exceeds the threshold, near 0 below.
+
+    Args:
+        maps: (B, ...) saliency s.
+        sigma: one threshold for all, or one for each map in a shape that broadcasts to `maps`.
+        omega: how sharp the step is.
+    """
+    return (omega * (maps - sigma)).sigmoid()
+
+
+def adaptive_threshold(maps: Tensor, k: float = 7.0) -> Tensor:
+    """``mean(s) + k * std(s)`` of each map, below its maximum; (B, 1, ...), population deviation."""
+    flat = maps.flatten(1)
+    peak = flat.amax(1)
+    below = torch.nextafter(peak, torch.full_like(peak, -torch.inf))
+    return per_map(torch.minimum(flat.mean(1) + k * flat.std(1, correction=0), below), maps)
+
+
+def top_k_threshold(maps: Tensor, k: int = 1000) -> Tensor:
+    """The k-th largest entry of each map, or the least of one that has fewer entries; (B, 1, ...)."""
+    flat = maps.flatten(1)
+    return per_map(flat.topk(min(k, flat.shape[1])).values[:, -1], maps)
+
+
+def hard_points(maps: Tensor, k: float = 7.0, signed: bool = True) -> Tensor:
+    """``s > k * std(s)`` for each of (B, ...) maps, as bool: deviation of the population, mean not subtracted.
+
+    With `signed=False` it is ``|s|`` that exceeds.
+    """
+    bound = per_map(k * maps.flatten(1).std(1, correction=0), maps)
+    return (maps if signed else maps.abs()) > bound
+
+
+def hard_box(weights: Tensor, reach: float = 1.2) -> Tensor:
+    """The box around each cloud of points: along every axis its centre of mass plus and minus `reach` deviations.
+
+    Args:
+        weights: (B, *spatial) non-negative, what each position counts: 1 where there is a point, or several, or more
+            where points are to weigh more.
+        reach: in population standard deviations of the coordinate.
+
+    Returns:
+        (B, *spatial) bool, the box rounded outwards to whole pixels, at least one; nothing where there is no point.
+    """
+    inside = torch.ones_like(weights, dtype=torch.bool)
+    for axis in range(1, weights.ndim):
+        along = _interval(weights.movedim(axis, 1).reshape(len(weights), weights.shape[axis], -1).sum(2), reach)
+        inside = inside & along.view(len(weights), *[-1 if a == axis else 1 for a in range(1, weights.ndim)])
+    return inside
+
+
+def _interval(mass: Tensor, reach: float) -> Tensor:
+    """(B, length) bool, which cells of an axis the box covers, from the mass (B, length) at each."""
+    mass = mass.double()
+    cells, total = torch.arange(mass.shape[1], device=mass.device), mass.sum(1, keepdim=True)
+    centre = (mass * cells).sum(1, keepdim=True) / total
+    spread = reach * ((mass * (cells - centre) ** 2).sum(1, keepdim=True) / total).sqrt()
+    # Where there is no mass these are NaN, and no cell is above or below NaN.
+    return (cells >= (centre - spread).floor()) & (cells <= (centre + spread).ceil())
+
+
+def per_map(values: Tensor, maps: Tensor) -> Tensor:
+    """One value for each map, (B,), in a shape that broadcasts to `maps`."""
+    return values.view(-1, *[1] * (maps.ndim - 1))

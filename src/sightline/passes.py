@@ -168,7 +168,7 @@ class Pass:
 
 
 def record(
-    model: nn.Module, image: Tensor, *, taps: Iterable[str] = (), ruled: bool = False, differentiable: bool = True
+    model: nn.Module, image: Tensor, *, taps: Iterable[str] = (), ruled: bool | None = False, differentiable: bool = True
 ) -> Pass:
     """Run `model` once on `image` and keep the outputs of the modules named in `taps`.
 
@@ -342,15 +342,15 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def keeping_statistics(model: nn.Module) -> Iterator[None]:
     """Inside the block, norms in training mode use their batch's statistics but learn no running ones from it."""
     norms = [m for m in model.modules() if isinstance(m, _NormBase) and m.training and m.track_running_stats]
-    momenta = [norm.momentum for norm in norms]
+    learnt = [(norm.running_mean, norm.running_var) for norm in norms]
     for norm in norms:
-        # The first is what BatchNorm heeds, the second InstanceNorm.
-        norm.track_running_stats, norm.momentum = False, 0.0
+        # InstanceNorm does not heed the flag: it learns where there is something to learn into.
+        norm.track_running_stats, norm.running_mean, norm.running_var = False, None, None
     try:
         yield
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.track_running_stats, norm.momentum = True, momentum
+        for norm, (mean, var) in zip(norms, learnt, strict=True):
+            norm.track_running_stats, norm.running_mean, norm.running_var = True, mean, var
 
 
 @contextmanager

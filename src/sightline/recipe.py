@@ -9,12 +9,23 @@ from typing import Any, Literal, cast
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse.typing import register_type
 
 from sightline import data as datasets
 from sightline import models, objectives
 from sightline.data import Source
 from sightline.errors import SightlineError, did_you_mean
+from sightline.explainers import Explainer
+from sightline.explainers.names import named, spelt
 from sightline.objectives import Objective
+
+
+def _explainer(value: Any) -> Any:
+    return named(value) if isinstance(value, str) else value
+
+
+# In a recipe an explainer is a word, as on the command line: "GradCAM:elementwise=true".
+register_type(Explainer, spelt, _explainer, type_check=lambda value, _: isinstance(value, Explainer))
 
 
 @dataclass
@@ -68,6 +79,9 @@ class Training:
 
     epochs: int = 10
     batch_size: int = 64
+    unlabelled_batch_size: int | None = None
+    """Images without a label in each training batch, beside `batch_size` with one; an epoch is then one pass over the
+    labelled images. Null shuffles all images together."""
     precision: Literal["32", "bf16"] = "32"
     accumulate: int = 1
     """Batches whose gradients are averaged for one step of the optimiser."""
@@ -82,7 +96,7 @@ class Training:
     """Every term goes to metrics.csv; "tensorboard" writes event files as well."""
 
     def __post_init__(self) -> None:
-        _at_least(1, "training", self, "epochs", "batch_size", "accumulate", "threads")
+        _at_least(1, "training", self, "epochs", "batch_size", "unlabelled_batch_size", "accumulate", "threads")
         _at_least(0, "training", self, "workers", "clip")
 
 
@@ -137,8 +151,12 @@ def build(config: Namespace) -> Recipe:
     Raises:
         SightlineError: whatever a constructor finds wrong with its arguments or files.
     """
-    parser = _parser()
-    return Recipe(**vars(parser.instantiate(config)))
+    try:
+        return Recipe(**vars(_parser().instantiate(config)))
+    except SightlineError:
+        raise
+    except ValueError as error:
+        raise SightlineError(f"recipe: {_reason(str(error))}") from error
 
 
 def dump(config: Namespace) -> str:
@@ -212,6 +230,12 @@ def _index(node: list[Any], part: str, override: str) -> int:
     if not part.isdigit() or int(part) >= len(node):
         raise SightlineError(f"override {override!r}: {part!r} is not one of the positions 0 to {len(node) - 1}.")
     return int(part)
+
+
+def _reason(message: str) -> str:
+    """The constructor's own complaint: where a number would do as well, jsonargparse wraps it up in its own."""
+    wrapped = re.search(r"<class 'float'>\s+- (.*?)\s+Given value type", message, re.DOTALL)
+    return " ".join((wrapped.group(1) if wrapped else message).split())
 
 
 def _explained(message: str) -> str:

@@ -16,12 +16,14 @@ import yaml
 from jsonargparse import Namespace
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, StepLR
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler, Sampler
 
 from sightline import __version__
 from sightline.compat import repair_torchvision, require
+from sightline.data import Source
 from sightline.errors import SightlineError
 from sightline.files import read_json, whole, write_json, write_text
+from sightline.loading import MixedSampler, divided
 from sightline.models import Classifier, save
 from sightline.objectives import Guided
 from sightline.objectives.base import classification_loss
@@ -123,7 +125,10 @@ class Module(L.LightningModule):
         super().__init__()
         self.recipe = recipe
         self.guided = Guided(recipe.classifier(), recipe.objectives, recipe.data.size)
-        self.guided.meet(recipe.data.groups.tolist())
+        met = self._data("train")
+        self.guided.meet(met.groups.tolist(), met.ids)
+        if recipe.training.unlabelled_batch_size:
+            divided(met.has_label)
         self.earlier, self.began = 0.0, time.monotonic()
         if recipe.training.channels_last:
             self.guided.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -213,22 +218,25 @@ class Module(L.LightningModule):
             return StepLR(optimizer, schedule.every * max(1, steps // self.recipe.training.epochs), schedule.gamma)
         return None
 
+    def _data(self, split: str) -> Source:
+        own = self.recipe.data
+        return own if own.split == split else own.on(split)
+
     def _loader(self, split: str) -> "DataLoader[Batch]":
         """Seeded order per epoch, shared out over the processes; incomplete training batches are dropped."""
-        own, settings = self.recipe.data, self.recipe.training
-        data = own if own.split == split else own.on(split)
-        training = split == "train"
-        drop = training and len(data) >= settings.batch_size * self.trainer.world_size
-        sampler: DistributedSampler[Batch] = DistributedSampler(
-            data,
-            self.trainer.world_size,
-            self.trainer.global_rank,
-            shuffle=training,
-            seed=self.recipe.seed,
-            drop_last=drop,
-        )
+        data, settings, ranks = self._data(split), self.recipe.training, self.trainer.world_size
+        training, size, seed = split == "train", settings.batch_size, self.recipe.seed
+        drop = training and len(data) >= size * ranks
+        sampler: Sampler[Any]
+        if training and (beside := settings.unlabelled_batch_size):
+            sampler = MixedSampler(data.has_label, size, beside, rank=self.trainer.global_rank, ranks=ranks, seed=seed)
+            size, drop = size + beside, False
+        else:
+            sampler = DistributedSampler(
+                data, ranks, self.trainer.global_rank, shuffle=training, seed=seed, drop_last=drop
+            )
         return DataLoader(
-            data, settings.batch_size, sampler=sampler, drop_last=drop, num_workers=settings.workers,
+            data, size, sampler=sampler, drop_last=drop, num_workers=settings.workers,
             persistent_workers=settings.workers > 0,
         )  # fmt: skip
 

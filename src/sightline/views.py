@@ -1,4 +1,4 @@
-"""Geometry shared by images, masks and maps: one random crop and flip, applied alike to all three."""
+"""Geometry shared by images, masks and maps: a random crop and flip, a 2x2 composite, applied alike to all three."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,3 +73,31 @@ class Crop:
         if source != length:
             weights = weights @ hat(centres(torch.tensor([[float(source)]]).double(), length), source)
         return weights.to(like)
+
+
+def composite(images: Tensor, layout: Tensor) -> Tensor:
+    """2x2 grids of images: (B, ..., H, W) to (N, ..., 2H, 2W), tiled along the last two axes.
+
+    Args:
+        images: (B, C, *spatial), (B, views, C, *spatial) or maps (B, *spatial).
+        layout: (N, 4) int64, which of the B images each cell shows, row by row.
+    """
+    return _tiled(images[layout.to(images.device)])
+
+
+def quadrant(images: Tensor, cell: Tensor) -> Tensor:
+    """Each image in one cell of a 2x2 grid, zeros in the other three: (B, ..., H, W) to (B, ..., 2H, 2W).
+
+    Args:
+        images: images or maps, as in `composite`.
+        cell: (B,) int64 in 0 to 3, row by row.
+    """
+    chosen = torch.arange(4) == cell.cpu().unsqueeze(1)
+    chosen = chosen.to(images.device).view(-1, 4, *[1] * (images.ndim - 1))
+    return _tiled(images.unsqueeze(1).where(chosen, 0))
+
+
+def _tiled(cells: Tensor) -> Tensor:
+    """(N, 4, ..., H, W) to (N, ..., 2H, 2W)."""
+    rows = torch.cat(cells.unflatten(1, (2, 2)).unbind(2), -1)
+    return torch.cat(rows.unbind(1), -2)

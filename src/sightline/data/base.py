@@ -31,9 +31,10 @@ class Source(Dataset[Batch]):
         splits: the splits `on` accepts.
         classes: class names; a label is an index into them.
         ids: one stable string per sample, unique within the split.
-        labels: (N,) int64.
+        labels: (N,) int64, what is true of every sample; samples that hide it say -1, see `has_label`.
         groups: (N,) str, empty where a sample belongs to none.
         has_mask: (N,) bool, which samples show their mask.
+        has_label: (N,) bool, which samples show their label.
         size: (H, W) of every sample.
         channels: 1 or 3.
     """
@@ -45,12 +46,14 @@ class Source(Dataset[Batch]):
     labels: npt.NDArray[np.int64]
     groups: npt.NDArray[np.str_]
     has_mask: Flags
+    has_label: Flags
     size: tuple[int, int]
     channels: int
 
-    def __init__(self, split: str, mask_fraction: float, seed: int) -> None:
+    def __init__(self, split: str, mask_fraction: float, seed: int, label_fraction: float = 1.0) -> None:
         self.split = known_split(split, self.splits)
         self.mask_fraction = fraction("mask_fraction", mask_fraction)
+        self.label_fraction = fraction("label_fraction", label_fraction)
         self.seed = at_least("seed", seed, 0)
 
     def read(self, index: int) -> tuple[Pixels, Pixels]:
@@ -63,9 +66,13 @@ class Source(Dataset[Batch]):
         return image.tobytes() + mask.tobytes()
 
     def annotate(self, has_mask: Flags) -> None:
-        """Say which samples have a mask; in the training split only `mask_fraction` of each class keep theirs."""
-        wanted = self.mask_fraction if self.split == "train" else 1.0
-        self.has_mask = thin(has_mask, self.labels, wanted, self.seed)
+        """Say which samples have a mask; in the training split only `mask_fraction` of each class keep theirs.
+
+        Of the labels there, samples show `label_fraction`; equal fractions of both fall on the same samples.
+        """
+        masks, labels = (self.mask_fraction, self.label_fraction) if self.split == "train" else (1.0, 1.0)
+        self.has_mask = thin(has_mask, self.labels, masks, self.seed)
+        self.has_label = thin(np.ones_like(has_mask), self.labels, labels, self.seed)
 
     def on(self, split: str) -> Self:
         """The same dataset with the same arguments on another split."""
@@ -83,13 +90,16 @@ class Source(Dataset[Batch]):
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Batch:
-        """Image (C, H, W) float32 in [0, 1]; label and index int64; mask (H, W) float32 of 0 and 1; has_mask bool."""
+        """Image (C, H, W) float32 in [0, 1]; label and index int64; mask (H, W) float32 of 0 and 1; has_mask bool.
+
+        The label is -1 where it is not shown.
+        """
         index = range(len(self))[index]
         image, mask = self.read(index)
         shown = bool(self.has_mask[index])
         return Batch(
             image=torch.from_numpy(np.moveaxis(image, -1, 0).astype(np.float32) / 255),
-            label=torch.tensor(int(self.labels[index])),
+            label=torch.tensor(int(self.labels[index]) if self.has_label[index] else -1),
             mask=torch.from_numpy(mask.astype(np.float32) if shown else np.ones(mask.shape, np.float32)),
             has_mask=torch.tensor(shown),
             index=torch.tensor(index),
@@ -147,11 +157,11 @@ def pair(name: str, size: Size) -> tuple[int, int]:
     return at_least(name, height, 1), at_least(name, width, 1)
 
 
-def thin(has_mask: Flags, labels: npt.NDArray[np.int64], share: float, seed: int) -> Flags:
+def thin(has: Flags, labels: npt.NDArray[np.int64], share: float, seed: int) -> Flags:
     """Keep `share` of the True entries of each class, in whole images; a larger share keeps what a smaller keeps."""
-    kept = np.zeros_like(has_mask)
+    kept = np.zeros_like(has)
     order = np.argsort(np.random.PCG64([seed, 1]).random_raw(len(labels)), kind="stable")
     for label in np.unique(labels):
-        candidates = order[(labels[order] == label) & has_mask[order]]
+        candidates = order[(labels[order] == label) & has[order]]
         kept[candidates[: round(share * len(candidates))]] = True
     return kept

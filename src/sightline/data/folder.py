@@ -56,6 +56,7 @@ class Folder(Source):
         size: side of the samples in pixels, or [height, width].
         channels: 3 for colour, 1 for grey.
         mask_fraction: share in [0, 1] of the training masks of each class that are kept.
+        label_fraction: share of the training images of each class that show their label; the others say -1.
         seed: says which.
         verify: decode every image of the split at construction, so that a bad file is found before training begins.
             Without it files are read, and found bad, when they are needed.
@@ -71,6 +72,7 @@ class Folder(Source):
         size: Size = 224,
         channels: int = 3,
         mask_fraction: float = 1.0,
+        label_fraction: float = 1.0,
         seed: int = 0,
         verify: bool = True,
     ) -> None:
@@ -79,7 +81,7 @@ class Folder(Source):
         self.name = folder.resolve().name
         self.splits = tuple(dict.fromkeys(entry.split for entry in entries))
         self.classes = tuple(sorted({entry.label for entry in entries}))
-        super().__init__(split, mask_fraction, seed)
+        super().__init__(split, mask_fraction, seed, label_fraction)
         self.root = root
         self.size = pair("size", size)
         self.channels = grey_or_colour(channels)

@@ -87,6 +87,7 @@ class Habitats(Source):
         size: side of the images in pixels, or [height, width]; 24 to 96.
         per_digit: images made from each source digit.
         mask_fraction: share in [0, 1] of the training images of each class that keep their mask.
+        label_fraction: share that show their label; the others say -1.
         seed: seed of everything random but the assignment of source digits to splits, which is fixed.
     """
 
@@ -102,9 +103,10 @@ class Habitats(Source):
         size: Size = 48,
         per_digit: int = 4,
         mask_fraction: float = 1.0,
+        label_fraction: float = 1.0,
         seed: int = 0,
     ) -> None:
-        super().__init__(split, mask_fraction, seed)
+        super().__init__(split, mask_fraction, seed, label_fraction)
         self.correlation = fraction("correlation", correlation)
         self.size = drawable(pair("size", size))
         self.per_digit = at_least("per_digit", per_digit, 1)

@@ -1,5 +1,6 @@
 """Explainers as they are typed: a name, then arguments."""
 
+import json
 import re
 from dataclasses import fields, is_dataclass
 from typing import Any, cast
@@ -30,6 +31,23 @@ def named(spec: str) -> Explainer:
         if key not in known:
             raise SightlineError(f"explainer {spec!r}: {name} takes no argument {key!r}. {did_you_mean(key, known)}")
     return cast(Explainer, kind(**_typed(kind, pairs, spec)))
+
+
+def spelt(explainer: Explainer) -> str:
+    """What `named` makes this explainer of: its name and those of its arguments that are not at their default.
+
+    >>> from sightline.explainers import GradCAM
+    >>> spelt(GradCAM(elementwise=True))
+    'GradCAM:elementwise=true'
+    """
+    given = {f.name: getattr(explainer, f.name) for f in fields(cast(Any, explainer)) if f.init}
+    usual = {f.name: f.default for f in fields(cast(Any, explainer))}
+    pairs = [f"{key}={_plain(value)}" for key, value in given.items() if value != usual[key]]
+    return ":".join([type(explainer).__name__, *([",".join(pairs)] if pairs else [])])
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _kinds() -> dict[str, type[Any]]:

@@ -7,7 +7,14 @@ from sightline.objectives.cfcn import (
     causal_focus_loss,
 )  # Causally focused convolutional networks, ICLR 2022 submission
 from sightline.objectives.cgc import CGC, cgc_loss  # Pillai et al., CVPR 2022
+from sightline.objectives.gain import GAIN  # Li et al., CVPR 2018; GAIN-ext: Li et al., TPAMI 2020
+from sightline.objectives.gc import GC, gc_loss  # Pillai and Pirsiavash, AAAI 2021
+from sightline.objectives.groups import GroupDRO  # Sagawa et al., ICLR 2020
 from sightline.objectives.guided import Guided
+from sightline.objectives.jtt import JTT  # Liu et al., ICML 2021
+from sightline.objectives.localisation import L1, Energy, localisation_l1  # Rao et al., ICCV 2023
+from sightline.objectives.ppi import PPI, contrast_loss  # Wang et al., 2020; thesis, with WBP
+from sightline.objectives.rrr import RRR, right_reasons_loss  # Ross, Hughes and Doshi-Velez, IJCAI 2017
 from sightline.objectives.step import Step
 from sightline.objectives.swap import ContextSwap, context_swap
 from sightline.objectives.weights import Balanced, Scheduled
@@ -16,8 +23,16 @@ __all__ = [
     "CE",
     "CFCN",
     "CGC",
+    "GAIN",
+    "GC",
+    "JTT",
+    "L1",
+    "PPI",
+    "RRR",
     "Balanced",
     "ContextSwap",
+    "Energy",
+    "GroupDRO",
     "Guided",
     "Objective",
     "Scheduled",
@@ -25,4 +40,8 @@ __all__ = [
     "causal_focus_loss",
     "cgc_loss",
     "context_swap",
+    "contrast_loss",
+    "gc_loss",
+    "localisation_l1",
+    "right_reasons_loss",
 ]

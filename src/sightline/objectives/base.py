@@ -31,8 +31,8 @@ class Objective(nn.Module):
         """Settle which layers the explainers read in `model`, for images of `size`."""
         self.explainers = tuple(bind(explainer, model, size) for explainer in self.explainers)
 
-    def meet(self, groups: Sequence[str]) -> None:
-        """Be told the group of each training image, by `Batch.index`, before training starts; few want to know."""
+    def meet(self, groups: Sequence[str], ids: Sequence[str] = ()) -> None:
+        """Be told group and id of each training image, by `Batch.index`, before training starts; few want to know."""
 
     @property
     def taps(self) -> tuple[str, ...]:
@@ -68,6 +68,32 @@ def classification_loss(logits: Tensor, label: Tensor, smoothing: float = 0.0) -
     if not bool(known.any()):
         return logits.sum() * 0
     return F.cross_entropy(logits[known], label[known], label_smoothing=smoothing)
+
+
+def image_losses(logits: Tensor, label: Tensor, smoothing: float = 0.0) -> Tensor:
+    """(B,) `classification_loss` of each image by itself; 0 for those labelled -1."""
+    if label.ndim == 2:
+        return F.binary_cross_entropy_with_logits(logits, label, reduction="none").mean(1)
+    return F.cross_entropy(logits, label, ignore_index=-1, reduction="none", label_smoothing=smoothing)
+
+
+def labelled(label: Tensor) -> Tensor:
+    """(B,) bool, which images count: all but those labelled -1."""
+    return label >= 0 if label.ndim == 1 else label.new_ones(len(label), dtype=torch.bool)
+
+
+def of_batch(known: Tensor, batch: Batch, who: str) -> Tensor:
+    """(B,) what `known`, one entry for each training image, says of the batch's.
+
+    Raises:
+        SightlineError: `who` was told of no training set, or of a smaller one.
+    """
+    if int(batch.index.max()) >= len(known):
+        raise SightlineError(
+            f"{who} was told of {len(known)} training images and finds index {int(batch.index.max())} in a batch: call "
+            "guided.meet(groups, ids) with the group and id of every training image before the first step."
+        )
+    return known[batch.index]
 
 
 def single_label(step: Step, batch: Batch, who: str) -> Tensor:

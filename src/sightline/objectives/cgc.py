@@ -8,10 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sightline.errors import SightlineError
+from sightline.errors import SightlineError, did_you_mean
 from sightline.explainers import GradCAM
+from sightline.explainers.arguments import one_of
 from sightline.maps import normalize, resize
-from sightline.objectives.base import Objective, classification_loss, nonnegative
+from sightline.objectives.base import Objective, classification_loss, nonnegative, single_label
+from sightline.objectives.ranks import gathered, pooled_mean
 from sightline.objectives.step import Step
 from sightline.objectives.weights import Weight
 from sightline.types import Batch
@@ -39,18 +41,44 @@ def cgc_loss(maps: Tensor, augmented: Tensor, crop: Crop, tau: float = 0.5, anch
     Returns:
         (B,) losses; log B when all maps are alike, 0 for a batch of one.
     """
-    size = crop.size
+    anchors, views = unit_pair(maps, augmented, crop)
+    return contrast(anchors, views, views, 0, tau, anchor)
+
+
+def unit_pair(maps: Tensor, augmented: Tensor, crop: Crop) -> tuple[Tensor, Tensor]:
+    """The transformed maps of the images and the maps of the transformed images, (B, pixels) each, of length 1."""
     # T is linear and keeps constants, so cutting commutes with `normalize`; both maps are scaled before they are cut.
-    anchors, views = (
-        F.normalize(m.flatten(1))
-        for m in (crop.apply(normalize(resize(maps, size))), normalize(resize(augmented, size)))
-    )
-    if anchor == "orig":
-        similarity = anchors @ views.T
-    else:
-        own = torch.eye(len(views), dtype=torch.bool, device=views.device)
-        similarity = torch.where(own, anchors @ views.T, views @ views.T)
-    return F.cross_entropy(similarity / tau, torch.arange(len(views), device=views.device), reduction="none")
+    cut = crop.apply(normalize(resize(maps, crop.size)))
+    return F.normalize(cut.flatten(1)), F.normalize(normalize(resize(augmented, crop.size)).flatten(1))
+
+
+def contrast(anchors: Tensor, views: Tensor, everyone: Tensor, first: int, tau: float, anchor: Anchor) -> Tensor:
+    """(B,) cross-entropies of each pair against `everyone`'s views (N, pixels), among which one's own begin at `first`.
+
+    See `cgc_loss` for the formula.
+    """
+    own = first + torch.arange(len(views), device=views.device)
+    # Autocast would leave cosines the eight bits of bfloat16.
+    with torch.autocast(anchors.device.type, enabled=False):
+        if anchor == "orig":
+            similarity = anchors @ everyone.T
+        else:
+            similarity = (views @ everyone.T).scatter(1, own.unsqueeze(1), (anchors * views).sum(1, keepdim=True))
+    return F.cross_entropy(similarity / tau, own, reduction="none")
+
+
+def squared_gap(anchors: Tensor, views: Tensor) -> Tensor:
+    """``mean over pixels of (a_i - p_i)^2`` for each pair: the paper's ablation without negatives.
+
+    The mean is the authors' code's. It is at most 2 / pixels: it takes a weight of about that many to matter.
+
+    Args:
+        anchors, views: (B, pixels) as `unit_pair` returns them.
+
+    Returns:
+        (B,) losses.
+    """
+    return (anchors - views).square().mean(1)
 
 
 class CGC(Objective):
@@ -61,9 +89,11 @@ class CGC(Objective):
     cross-entropies on a second crop ("cgc_ce_xe") and on the transformed image ("cgc_ce_aug") join that of `CE()`. It
     then sees three labelled views a step: compare it with a baseline that sees as many.
 
+    Over several processes the loss is that of one process with all their images.
+
     Args:
         preset: "paper" or "official"; fills in whatever of `anchor` and `ce_on` is not given.
-        weight: lambda; the papers use 0.25 to 1.
+        weight: lambda; the papers use 0.25 to 1. `Scheduled([0, 5], [0, 1], ramp=True)` warms it up.
         tau: temperature.
         layer: where the maps live; None lets `find_layer` choose.
         anchor: "orig" or "aug", see `cgc_loss`.
@@ -71,6 +101,12 @@ class CGC(Objective):
             image).
         scale, ratio: of the random resized crop, as in torchvision.
         flip_bug: mirror only half of the images whose map is mirrored, as the authors' data loader does.
+        gather: take the other processes' views for negatives too, not only those of one's own.
+        negatives: without, the paper's ablation, see `squared_gap`; `tau` and `anchor` then mean nothing.
+        on: which images get a view and this loss: "all", or those labelled -1 alone ("unlabelled").
+
+    Raises:
+        SightlineError: an unknown choice, `tau` not above 0, or a cross-entropy on the views of unlabelled images.
     """
 
     def __init__(
@@ -84,34 +120,74 @@ class CGC(Objective):
         scale: tuple[float, float] = (0.08, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         flip_bug: bool = False,
+        gather: bool = True,
+        negatives: bool = True,
+        on: Literal["all", "unlabelled"] = "all",
     ) -> None:
         super().__init__()
         if not tau > 0:
             raise SightlineError(f"tau is {tau}: expected a temperature above 0; the paper uses 0.5.")
-        official = preset == "official"
-        self.anchor: Anchor = anchor or ("aug" if official else "orig")
-        self.ce_on = tuple(ce_on) if ce_on is not None else (("xe", "aug") if official else ())
+        self.preset, self.on = preset, on
+        self.anchor: Anchor = anchor or ("aug" if preset == "official" else "orig")
+        one_of(("paper", "official"), self, "preset")
+        one_of(("orig", "aug"), self, "anchor")
+        one_of(("all", "unlabelled"), self, "on")
+        self.ce_on = self._classified(ce_on)
         self.weights = nonnegative(cgc=weight, **{f"cgc_ce_{view}": 1.0 for view in self.ce_on})
         self.explainers = (GradCAM(layer, elementwise=True),)
         self.tau, self.scale, self.ratio, self.flip_bug = tau, scale, ratio, flip_bug
+        self.gather, self.negatives = gather, negatives
 
     def forward(self, step: Step, batch: Batch) -> dict[str, Tensor]:
         generator, (explainer,) = step.random("cgc"), self.explainers
-        run, crop = step.run(batch.image), self._crop(batch.image, generator)
-        target = run.target()
-        view = self._mirror(crop, generator).apply(batch.image)
-        step.run(view, self.explainers)
-        maps, augmented = (step.explain(explainer, image, target) for image in (batch.image, view))
-        terms = {"cgc": cgc_loss(maps, augmented, crop, self.tau, self.anchor).mean()}
+        run, (rows, count) = step.run(batch.image), self._rows(step, batch)
+        image, top = batch.image[rows], run.target()
+        crop = self._crop(image, run.size, generator)
+        view = self._mirror(crop, generator).apply(image)
+        step.run(view, self.explainers, update=count > 0)
+        maps, augmented = step.explain(explainer, batch.image, top)[rows], step.explain(explainer, view, top[rows])
+        terms = {"cgc": self._loss(*(unit[:count] for unit in unit_pair(maps, augmented, crop)))}
         if "xe" in self.ce_on:
-            other = self._crop(batch.image, generator).apply(batch.image)
+            other = self._crop(batch.image, run.size, generator).apply(batch.image)
             terms["cgc_ce_xe"] = classification_loss(step.run(other, ()).logits, batch.label)
         if "aug" in self.ce_on:
             terms["cgc_ce_aug"] = classification_loss(step.run(view).logits, batch.label)
         return terms
 
-    def _crop(self, image: Tensor, generator: torch.Generator) -> Crop:
-        return Crop.sample(len(image), image.shape[2:], scale=self.scale, ratio=self.ratio, generator=generator)
+    def _rows(self, step: Step, batch: Batch) -> tuple[slice | Tensor, int]:
+        """Which images get a view, and how many of these count."""
+        if self.on == "all":
+            return slice(None), len(batch.image)
+        single_label(step, batch, "CGC on unlabelled images")
+        rows = (batch.label < 0).nonzero().squeeze(1)
+        # Where there is none, one image stands in uncounted: all processes of a distributed run must do the same.
+        return (rows, len(rows)) if len(rows) else (slice(1), 0)
+
+    def _loss(self, anchors: Tensor, views: Tensor) -> Tensor:
+        if self.negatives:
+            everyone, first = gathered(views) if self.gather else (views, 0)
+            losses = contrast(anchors, views, everyone, first, self.tau, self.anchor)
+        else:
+            losses = squared_gap(anchors, views)
+        return pooled_mean(losses) if self.gather else losses.sum() / max(len(losses), 1)
+
+    def _classified(self, ce_on: Sequence[View] | None) -> tuple[View, ...]:
+        """The views that get a cross-entropy; by default those of the preset that can be labelled."""
+        if ce_on is None:
+            default: tuple[View, ...] = ("xe", "aug") if self.on == "all" else ("xe",)
+            return default if self.preset == "official" else ()
+        for view in ce_on:
+            if view not in ("xe", "aug"):
+                raise SightlineError(f"CGC(ce_on={list(ce_on)}): {did_you_mean(view, ('xe', 'aug'))}")
+        if self.on == "unlabelled" and "aug" in ce_on:
+            raise SightlineError(
+                f"CGC(ce_on={list(ce_on)}, on='unlabelled'): images with an 'aug' view have no label to learn. "
+                "Leave 'aug' out, or pass on='all'."
+            )
+        return tuple(ce_on)
+
+    def _crop(self, image: Tensor, size: Sequence[int], generator: torch.Generator) -> Crop:
+        return Crop.sample(len(image), size, scale=self.scale, ratio=self.ratio, generator=generator)
 
     def _mirror(self, crop: Crop, generator: torch.Generator) -> Crop:
         """The crop as the image gets it: the authors' loader forgets half of the mirrorings."""

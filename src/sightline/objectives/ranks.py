@@ -11,27 +11,41 @@ def world() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 
-def mean_over_ranks(value: Tensor) -> Tensor:
-    """The mean of a detached `value` over all processes."""
+def sum_over_ranks(value: Tensor) -> Tensor:
+    """The sum of a detached `value` over all processes."""
     if world()[1] > 1:
         value = value.clone()
         dist.all_reduce(value)
-        value /= world()[1]
     return value
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """The mean of a detached `value` over all processes."""
+    return sum_over_ranks(value) / world()[1]
+
+
+def pooled_mean(values: Tensor) -> Tensor:
+    """A scalar whose mean over processes is the mean of the (n,) values of them all, or 0 if nobody has any.
+
+    DDP averages gradients over processes: they too are then those of one process that holds all values.
+    """
+    count = sum_over_ranks(torch.tensor(len(values), device=values.device))
+    return values.sum() * world()[1] / count.clamp(min=1)
 
 
 def gathered(rows: Tensor) -> tuple[Tensor, int]:
     """The (N, ...) rows of all processes, in the order of their ranks, and where one's own begin; differentiable.
 
-    Processes may hold different numbers of rows. Gradients reach the process a row came from: with losses averaged
-    over processes, as DDP does, they are those of one process that holds all rows.
+    Processes may hold different numbers of rows, or none. Gradients reach the process a row came from: with losses
+    averaged over processes, as DDP does, they are those of one process that holds all rows. All of them take part in
+    the backward: everybody's rows must require a gradient, and everybody's loss must depend on the result.
     """
     rank, size = world()
     if size == 1:
         return rows, 0
     counts = torch.zeros(size, dtype=torch.long, device=rows.device)
     counts[rank] = len(rows)
-    dist.all_reduce(counts)
+    counts = sum_over_ranks(counts)
     longest = int(counts.max())
     padded = torch.cat([rows, rows.new_zeros(longest - len(rows), *rows.shape[1:])])
     everyone = all_gather(padded)

@@ -42,7 +42,7 @@ class Scheduled(Varying):
     def __post_init__(self) -> None:
         if not self.epochs or len(self.epochs) != len(self.values):
             raise SightlineError(f"{self}: expected as many values as epochs, and at least one of each.")
-        if any(later <= earlier for earlier, later in zip(self.epochs, self.epochs[1:], strict=False)):
+        if not all(earlier < later for earlier, later in zip(self.epochs, self.epochs[1:], strict=False)):
             raise SightlineError(f"{self}: expected epochs that ascend.")
         for value in self.values:
             finite("values", value)

@@ -1,6 +1,6 @@
 """The commands that make everything on the page again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 
@@ -11,15 +11,31 @@ AGAIN = "again"
 
 
 def commands(splits: Sequence[Split], runs: Sequence[Run], out: Path) -> list[str]:
-    """Train, audit, compare and report, to be run from the page's folder; none where a run's recipe is not at hand."""
+    """Train, refit, audit, compare and report, to be run from the page's folder; none where a recipe is not at hand."""
     audited = [run for run in runs if run.name in names(splits)]
     if not all(run.folder and run.recipe for run in audited):
         return []
-    folders = [quote(f"{AGAIN}/{run.name}") for run in audited]
-    recipes = [quote(f"{relative(run.folder, out)}/recipe.yaml") for run in audited if run.folder]
-    training = [f"sightline train {recipe} --out {folder}" for recipe, folder in zip(recipes, folders, strict=True)]
+    folders = [_again(run.name) for run in audited]
+    training: dict[str, str] = {}
+    for run in sorted(audited, key=lambda run: "dfr" in run.info):  # what is refitted has been trained before
+        training |= _training(run, out, training)
     audit = f"sightline audit {' '.join(folders)} --split {' '.join(quote(split.name) for split in splits)}"
-    return [*training, audit + _options(splits[0]), *_ending(splits, folders)]
+    return [*training.values(), audit + _options(splits[0]), *_ending(splits, folders)]
+
+
+def _training(run: Run, out: Path, known: Mapping[str, str]) -> dict[str, str]:
+    """The command that makes a run, by the run's name; if that refits another's last layer, the other's too."""
+    recipe = quote(f"{relative(run.folder or out, out)}/recipe.yaml")
+    done = run.info.get("dfr")
+    if done is None:
+        return {run.name: f"sightline train {recipe} --out {_again(run.name)}"}
+    options = " ".join(f"--{key} {quote(str(done[key]))}" for key in ("split", "by", "rounds", "seed"))
+    parent = {} if done["run"] in known else {done["run"]: f"sightline train {recipe} --out {_again(done['run'])}"}
+    return parent | {run.name: f"sightline dfr {_again(done['run'])} {options} --out {_again(run.name)}"}
+
+
+def _again(name: str) -> str:
+    return quote(f"{AGAIN}/{name}")
 
 
 def _options(split: Split) -> str:

@@ -1,0 +1,83 @@
+"""Which images make up a training batch: some that show their label, and beside them some that do not."""
+
+from collections.abc import Iterator
+from itertools import chain, count, islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch.utils.data import DistributedSampler, Sampler
+
+from sightline.errors import SightlineError
+
+
+class MixedSampler(Sampler[int]):
+    """Indices of `labelled` images with a label, then `unlabelled` ones without, batch after batch.
+
+    An epoch is one pass over the labelled images in random order, shared out over the processes; an incomplete last
+    batch is dropped, unless there would be no other. The unlabelled images come in random order too, each of them once
+    before any comes again, in whichever process. All of it follows from the seed and the epoch.
+
+    Args:
+        has_label: (N,) bool, which images of the dataset show their label.
+        labelled, unlabelled: how many of each a process has in a batch.
+        rank, ranks: this process, and how many there are.
+        seed: of the orders.
+
+    Raises:
+        SightlineError: all images show their label, or none does.
+    """
+
+    def __init__(
+        self,
+        has_label: npt.NDArray[np.bool_],
+        labelled: int,
+        unlabelled: int,
+        *,
+        rank: int = 0,
+        ranks: int = 1,
+        seed: int = 0,
+    ) -> None:
+        self.known, self.hidden = divided(has_label)
+        self.labelled, self.unlabelled = labelled, unlabelled
+        self.rank, self.ranks, self.seed, self.epoch = rank, ranks, seed, 0
+        drop = len(self.known) >= labelled * ranks
+        places: Any = range(len(self.known))  # of a dataset it asks the length alone
+        self.order: DistributedSampler[int] = DistributedSampler(places, ranks, rank, seed=seed, drop_last=drop)
+        self.batches = len(self.order) // labelled if drop else 1
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch comes next."""
+        self.epoch = epoch
+        self.order.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return min(len(self.order), self.batches * self.labelled) + self.batches * self.unlabelled
+
+    def __iter__(self) -> Iterator[int]:
+        known, hidden = iter(self.known[list(self.order)].tolist()), self._shuffled()
+        for _ in range(self.batches):
+            yield from islice(known, self.labelled)
+            yield from islice(hidden, self.unlabelled)
+
+    def _shuffled(self) -> Iterator[int]:
+        """This process's share of the unlabelled images, without end."""
+        generator = np.random.default_rng([self.seed, self.epoch])
+        passes = (generator.permutation(self.hidden).tolist() for _ in count())
+        return islice(chain.from_iterable(passes), self.rank, None, self.ranks)
+
+
+def divided(has_label: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """The indices of the images that show their label, and of those that do not.
+
+    Raises:
+        SightlineError: there are none of either kind.
+    """
+    known, hidden = np.flatnonzero(has_label), np.flatnonzero(~has_label)
+    if not len(known) or not len(hidden):
+        shown = "every" if len(known) else "no"
+        raise SightlineError(
+            f"training.unlabelled_batch_size is set, but {shown} training image shows its label. "
+            f"{'Lower' if len(known) else 'Raise'} data.label_fraction, or leave unlabelled_batch_size out."
+        )
+    return known, hidden

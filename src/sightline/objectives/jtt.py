@@ -1,0 +1,102 @@
+"""JTT: just train twice, the second time with more weight on what the first model got wrong."""
+
+import logging
+from collections.abc import Sequence
+from math import inf
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sightline.errors import SightlineError
+from sightline.objectives.base import Objective, image_losses, labelled, nonnegative, of_batch
+from sightline.objectives.ranks import pooled_mean
+from sightline.objectives.step import Step
+from sightline.objectives.weights import Weight
+from sightline.types import Batch
+
+log = logging.getLogger(__name__)
+
+
+def upweighted(wrong: Tensor, upweight: float) -> Tensor:
+    """(N,) weights of mean 1: `upweight` where `wrong`, (N,) bool, and 1 elsewhere, divided by their mean."""
+    weight = torch.where(wrong, upweight, 1.0)
+    return weight / weight.mean()
+
+
+def errors_of(errors: str | Path, groups: Sequence[str], ids: Sequence[str]) -> Tensor:
+    """(N,) bool, which of the training images `ids` an audited model got wrong.
+
+    Args:
+        errors: a run directory whose training split was audited, or that audit's directory.
+        groups: of the training images; ids alone would not tell one draw of a dataset from another.
+        ids: of the training images.
+
+    Raises:
+        SightlineError: there is no such audit, it cannot be read, or it is of other images.
+    """
+    from sightline.scores import read_scores  # pandas takes a second to import
+
+    inside = Path(errors) / "audit" / "train"
+    folder = inside if inside.is_dir() else Path(errors)
+    if not any((folder / f"scores.{suffix}").is_file() for suffix in ("csv", "parquet")):
+        raise SightlineError(
+            f"JTT.errors: {errors} holds no audit of the training split. Train a model with plain CE into a run "
+            "directory, then `sightline audit RUN --split train`, and pass that directory."
+        )
+    frame = read_scores(folder).set_index("id")
+    if set(frame.index) != set(ids) or list(frame["group"][list(ids)]) != list(groups):
+        raise SightlineError(
+            f"JTT.errors: {folder} scored other images than the {len(ids)} this run trains on: {len(frame)}, of which "
+            f"{len(set(frame.index) & set(ids))} share an id. Audit a model on the training split of the same data."
+        )
+    return torch.tensor((frame["correct"][list(ids)] == 0).to_numpy())
+
+
+class JTT(Objective):
+    """The second stage of "just train twice" (Liu et al., ICML 2021); stands in place of CE. Needs no groups.
+
+    The first stage is a run of its own with CE, short or strongly regularised, so that it errs on the images that defy
+    the shortcut; `sightline audit RUN --split train` then says which. The paper trains the second model on a set that
+    holds each of those `upweight` times. Here every image is seen once an epoch, and its cross-entropy weighted by
+    ``w_i / mean(w)``, with w_i = `upweight` for them and 1 for the others, and the mean over the training set. The
+    expected gradient is that of the mean loss over the paper's set: the one of the weighted sum, divided by the mean
+    weight. An epoch has fewer steps than over there. Images labelled -1 are left out. Term: "jtt".
+
+    Args:
+        errors: run directory of the first stage, audited on its training split, or that audit's directory.
+        upweight: the paper's lambda, at least 1.
+        weight: factor in the loss.
+        smoothing: label smoothing in [0, 1).
+
+    Raises:
+        SightlineError: `upweight` is below 1 or not finite; from `meet`, there is no such audit, or it is of other
+            images; from the first step, nobody called `meet`.
+    """
+
+    factor: Tensor
+    """(images,) weight of each training image, of mean 1."""
+
+    def __init__(
+        self, errors: str | Path, upweight: float = 20.0, weight: Weight = 1.0, smoothing: float = 0.0
+    ) -> None:
+        super().__init__()
+        if not 1 <= upweight < inf:
+            raise SightlineError(f"JTT.upweight is {upweight}: expected a finite number that is at least 1.")
+        self.weights = nonnegative(jtt=weight)
+        self.errors, self.upweight, self.smoothing = errors, upweight, smoothing
+        # Saved with the state, so that a resumed run goes on with the errors it began with.
+        self.register_buffer("factor", torch.empty(0))
+
+    def meet(self, groups: Sequence[str], ids: Sequence[str] = ()) -> None:
+        """Look up which of the training images the first model got wrong; see `errors_of`."""
+        wrong = errors_of(self.errors, groups, ids)
+        if len(wrong.unique()) == 1:
+            which = "every" if wrong[0] else "no"
+            log.warning("JTT.errors: %s got %s training image wrong, so JTT is plain CE.", self.errors, which)
+        self.factor = upweighted(wrong, self.upweight).to(self.factor)
+
+    def forward(self, step: Step, batch: Batch) -> dict[str, Tensor]:
+        losses = image_losses(step.run(batch.image).logits, batch.label, self.smoothing)
+        factor, known = of_batch(self.factor, batch, "JTT"), labelled(batch.label)
+        return {"jtt": pooled_mean((losses * factor)[known])}
