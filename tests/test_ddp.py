@@ -49,7 +49,9 @@ def half(rank):
 
 
 def guided():
-    return Guided(double(Residual()), [CE(), CGC("paper", scale=(0.4, 1), gather=False), CFCN("C"), ContextSwap(), GC()], 12)
+    return Guided(
+        double(Residual()), [CE(), CGC("paper", scale=(0.4, 1), gather=False), CFCN("C"), ContextSwap(), GC()], 12
+    )
 
 
 def loss(module, rank):

@@ -5,30 +5,25 @@ import inspect
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from math import prod
 from pathlib import Path
 from pickle import UnpicklingError
 from types import ModuleType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from sightline.compat import repair_torchvision, require
 from sightline.errors import SightlineError, did_you_mean
 from sightline.files import whole
-from sightline.layers import probe
-from sightline.passes import Call, evaluating, logits_of, rank, trace
+from sightline.pools import swap_pool
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _METADATA = "sightline"
-_REFUSALS = (RuntimeError, AssertionError, ValueError, TypeError, IndexError, SightlineError)
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +107,7 @@ def load(
     if weights is not None:
         _load_weights(net, Path(weights))
     if pool is not None:  # behind the weights, whose names it may change
-        _swap_pool(net, pool, spec, arguments, None if family == "file" else channels)
+        swap_pool(net, pool, spec, arguments, None if family == "file" else channels)
     for module in net.modules():
         if getattr(module, "inplace", False):
             setattr(module, "inplace", False)  # noqa: B010 - not every module has it
@@ -134,7 +129,7 @@ def save(model: Classifier, path: str | Path) -> None:
     """Write weights and origin to one .safetensors file, which `load("file:PATH")` reads back.
 
     Raises:
-        SightlineError: the file cannot be written.
+        SightlineError: the file cannot be written, or JSON has no word for one of the network's own arguments.
     """
     try:
         with whole(path) as temporary:
@@ -142,6 +137,11 @@ def save(model: Classifier, path: str | Path) -> None:
     except safetensors.SafetensorError as error:
         raise SightlineError(
             f"cannot write {path}: {error}. Check the folder's permissions and the free space."
+        ) from error
+    except TypeError as error:
+        raise SightlineError(
+            f"cannot write {path}: of {model.origin['spec']}'s arguments {model.origin['arguments']}: {error}. "
+            "Build the network from numbers, strings and lists of them."
         ) from error
 
 
@@ -162,7 +162,7 @@ def _load_saved(path: Path) -> Classifier:
     model = load(**origin)
     try:
         safetensors.torch.load_model(model, str(path))
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise SightlineError(f"{path} does not fit {origin['spec']}, as it is built now: {str(error)[:600]}") from error
     return model
 
@@ -261,184 +261,6 @@ def _class_keywords(factory: Callable[..., nn.Module], own: Mapping[str, Any]) -
         return set()
 
 
-class GlobalMaxPool(nn.Module):
-    """The maximum over all positions, of (B, C, *spatial), (B, *spatial, C) or (B, tokens, C); ties go to the first.
-
-    Args:
-        axes: those of positions, side by side.
-        keep: whether they remain, with one position each.
-        prefix: class tokens ahead of the positions, which pass as they are.
-    """
-
-    def __init__(self, axes: Sequence[int], keep: bool = True, prefix: int = 0) -> None:
-        super().__init__()
-        self.axes, self.keep, self.prefix = tuple(axes), keep, prefix
-
-    def forward(self, x: Tensor) -> Tensor:
-        first, last = self.axes[0], self.axes[-1]
-        tokens, cells = x.split((self.prefix, x.shape[first] - self.prefix), first)
-        peak: Tensor = cells.flatten(first, last).max(first).values
-        for _ in self.axes if self.keep else ():
-            peak = peak.unsqueeze(first)
-        return torch.cat((tokens, peak), first) if self.prefix else peak
-
-    def extra_repr(self) -> str:
-        return f"axes={self.axes}, keep={self.keep}, prefix={self.prefix}"
-
-
-class _Average(NamedTuple):
-    x: Tensor
-    axes: tuple[int, ...]
-    result: Tensor
-
-
-class _Averages(TorchFunctionMode):
-    """Notes every average over all positions, wherever it is called; the n-th is answered with another result."""
-
-    def __init__(self, n: int = 0, answer: Callable[[_Average], Tensor] | None = None) -> None:
-        super().__init__()
-        self.seen: list[_Average] = []
-        self.n, self.answer = n, answer
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        axes = _averaged_axes(getattr(func, "__name__", ""), args, kwargs or {})
-        if axes and result.numel() * prod(args[0].shape[axis] for axis in axes) == args[0].numel() > result.numel():
-            self.seen.append(_Average(args[0], axes, result))
-            if self.answer and len(self.seen) == self.n:
-                return self.answer(self.seen[-1])
-        return result
-
-
-def _averaged_axes(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[int, ...]:
-    """The axes of positions that a call averages over; none if it leaves others than those of images and channels."""
-    if not args or not isinstance(args[0], Tensor):
-        return ()
-    axes: tuple[int, ...] = ()
-    if name == "mean":
-        given = kwargs.get("dim", args[1] if len(args) > 1 else ())
-        given = [given] if isinstance(given, int) else given or ()
-        axes = tuple(sorted(axis % args[0].ndim for axis in given))
-    elif re.fullmatch(r"(adaptive_)?avg_pool\dd", name):
-        axes = tuple(range(2, args[0].ndim))
-    return axes if args[0].ndim - len(axes) == 2 and 0 not in axes else ()
-
-
-def _swap_pool(net: nn.Module, pool: str, spec: str, arguments: Mapping[str, Any], channels: int | None) -> None:
-    """Make the global average that the logits are computed from a maximum; see that it was done."""
-    if pool not in ("avg", "max"):
-        raise SightlineError(f"pool is {pool!r}: expected 'max', 'avg' or None.")
-    with evaluating(net), torch.no_grad(), _stirred(net):
-        image, calls, averages = _last_average(net, spec, arguments, channels)
-        if pool == "avg":
-            return
-        average = averages[-1]
-        with _Averages(len(averages), lambda a: a.x.amax(a.axes, keepdim=a.result.ndim == a.x.ndim)):
-            expected = logits_of(net(image))
-        _put_maximum(net, calls, average)
-        try:
-            swapped = _alike(logits_of(net(image)), expected)
-        except _REFUSALS:
-            swapped = False
-        if not swapped:
-            raise SightlineError(
-                f"{spec}: its global average is part of a function that cannot be given a maximum instead. Leave pool "
-                "out, or give the network a pool that is a module."
-            )
-
-
-def _last_average(
-    net: nn.Module, spec: str, arguments: Mapping[str, Any], channels: int | None
-) -> tuple[Tensor, list[Call], list[_Average]]:
-    """A probe at a size that `net` takes, its module calls and averages, of which the last is all the logits see."""
-    problem = ""
-    for size in _likely_sizes(net, arguments):
-        try:
-            image = probe(net, size, channels)
-            with _Averages() as averages:
-                _, calls = trace(net, image)
-            with _Averages(len(averages.seen), lambda a: torch.zeros_like(a.result)):
-                blind = logits_of(net(image))
-        except _REFUSALS as error:
-            problem = problem or f" On images of {size} it failed: {error}."
-            continue
-        if averages.seen and _alike(blind[0], blind[1]):
-            return image, calls, averages.seen
-    raise SightlineError(
-        f"{spec} has no global average pool that all of its logits come from, as networks with class tokens, flattened "
-        f"maps or attention pooling have none. Leave pool out.{problem}"
-    )
-
-
-def _likely_sizes(net: nn.Module, arguments: Mapping[str, Any]) -> list[Any]:
-    """Sizes of images that `net` may run on, the cheapest first."""
-    if rank(net) > 2:
-        return [32, 64, 96]
-    named = [arguments[key] for key in ("img_size", "image_size", "input_size", "size") if key in arguments]
-    configured = (getattr(net, "default_cfg", None) or {}).get("input_size", (224, 224))[-2:]  # timm's
-    return [64, *named, configured]
-
-
-def _put_maximum(net: nn.Module, calls: Sequence[Call], average: _Average) -> None:
-    """Replace the module that averages; of a function, make what comes ahead of it constant by a maximum."""
-    passed_on = (call for call in calls if call.output is average.result)  # by the pool, and by dropout behind it
-    pool = next((c for c in passed_on if not any(True for _ in c.module.parameters()) and _averages(c, average)), None)
-    if pool is not None:
-        net.set_submodule(pool.name, GlobalMaxPool(average.axes, keep=average.result.ndim == average.x.ndim))
-        parent = net.get_submodule(pool.name.rpartition(".")[0])
-        if hasattr(parent, "pool_type"):
-            setattr(parent, "pool_type", "max")  # noqa: B010 - no module's but timm's
-        return
-    # The average of one position is that position, and activations in between commute with the maximum.
-    ahead = next((c for c in reversed(calls) if _holds(c.output, average)), None)
-    if ahead is None:
-        return
-    first = average.axes[0]
-    peak = GlobalMaxPool(average.axes, prefix=ahead.output.shape[first] - average.x.shape[first])
-    if isinstance(ahead.module, nn.Sequential):
-        ahead.module.append(peak)
-    else:
-        net.set_submodule(ahead.name, nn.Sequential(ahead.module, peak))
-
-
-def _averages(call: Call, average: _Average) -> bool:
-    """Whether it is the call's module that averages."""
-    try:
-        result = call.module(average.x)
-    except _REFUSALS:
-        return False
-    return isinstance(result, Tensor) and torch.equal(result, average.result)
-
-
-def _holds(output: Tensor, average: _Average) -> bool:
-    """Whether `output` has the averaged tensor's shape, but for class tokens ahead of its positions."""
-    shape, wanted = list(output.shape), list(average.x.shape)
-    if len(average.axes) == 1 and len(shape) == len(wanted) and shape[average.axes[0]] > wanted[average.axes[0]]:
-        shape[average.axes[0]] = wanted[average.axes[0]]
-    return shape == wanted
-
-
-def _alike(a: Tensor, b: Tensor) -> bool:
-    return bool((a - b).abs().max() <= 1e-4 * b.abs().max())
-
-
-@contextmanager
-def _stirred(net: nn.Module) -> Iterator[None]:
-    """Inside the block all weights are random and let signals pass: a fresh network's logits hardly see its image."""
-    generator = torch.Generator().manual_seed(0)
-    parameters = dict(net.named_parameters())
-    kept = {name: p.data for name, p in parameters.items()}
-    for name, p in parameters.items():
-        drawn = torch.randn(p.shape, generator=generator)
-        scale = (2 * len(p) / p.numel()) ** 0.5 if p.ndim > 1 else 0.1
-        p.data = (drawn * scale + float(p.ndim == 1 and name.endswith("weight"))).to(p)
-    try:
-        yield
-    finally:
-        for name, p in parameters.items():
-            p.data = kept[name]
-
-
 def _load_weights(net: nn.Module, path: Path) -> None:
     """Load a state dict; tensors of the last linear layer may have another shape and are then left as they are."""
     try:
@@ -452,7 +274,15 @@ def _load_weights(net: nn.Module, path: Path) -> None:
         net.load_state_dict({**state, **{name: own[name] for name in fresh}})
     except FileNotFoundError as error:
         raise SightlineError(f"weights {path} does not exist.") from error
-    except (RuntimeError, AttributeError, OSError, EOFError, UnpicklingError, safetensors.SafetensorError) as error:
+    except (
+        RuntimeError,
+        ValueError,
+        AttributeError,
+        OSError,
+        EOFError,
+        UnpicklingError,
+        safetensors.SafetensorError,
+    ) as error:
         raise SightlineError(f"weights {path} do not fit the network: {str(error)[:600]}") from error
     if fresh:
         log.warning("%s: %s have another shape; the head starts from random weights.", path, ", ".join(fresh))

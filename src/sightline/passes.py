@@ -168,7 +168,12 @@ class Pass:
 
 
 def record(
-    model: nn.Module, image: Tensor, *, taps: Iterable[str] = (), ruled: bool | None = False, differentiable: bool = True
+    model: nn.Module,
+    image: Tensor,
+    *,
+    taps: Iterable[str] = (),
+    ruled: bool | None = False,
+    differentiable: bool = True,
 ) -> Pass:
     """Run `model` once on `image` and keep the outputs of the modules named in `taps`.
 

@@ -10,6 +10,7 @@ from sightline.errors import SightlineError
 from sightline.explainers import Explainer, bind
 from sightline.objectives.step import Step
 from sightline.objectives.weights import Varying, Weight, finite
+from sightline.passes import Pass
 from sightline.types import Batch
 
 
@@ -114,3 +115,17 @@ def evidence(step: Step, batch: Batch, who: str) -> Tensor:
     if batch.mask.ndim == batch.image.ndim - 1:
         return batch.mask
     return batch.mask[torch.arange(len(batch.mask)), single_label(step, batch, who)]
+
+
+def filling(run: Pass, fill: float | Sequence[float] | None, who: str) -> Tensor:
+    """What replaces removed pixels, in a shape that broadcasts to the image: `fill`, or what the network takes for 0.
+
+    Raises:
+        SightlineError: neither one value nor one for each channel.
+    """
+    if fill is None:
+        return run.zero
+    values, channels = torch.tensor(fill, dtype=torch.float64).flatten(), run.image.shape[run.channel]
+    if len(values) not in (1, channels):
+        raise SightlineError(f"{who}(fill={fill!r}): expected one value or {channels}, one per channel.")
+    return values.view(-1, *[1] * len(run.size)).to(run.image)

@@ -11,10 +11,9 @@ from sightline.errors import SightlineError
 from sightline.explainers import GradCAM
 from sightline.explainers.arguments import number, one_of
 from sightline.maps import hat, per_map, resize, separable, soft_mask
-from sightline.objectives.base import Objective, nonnegative, single_label
+from sightline.objectives.base import Objective, filling, nonnegative, single_label
 from sightline.objectives.step import Step
 from sightline.objectives.weights import Weight
-from sightline.passes import Pass
 from sightline.types import Batch
 
 
@@ -109,7 +108,7 @@ class GAIN(Objective):
         pairs[0] = True  # each image at least once: BatchNorm gets no smaller batch for want of labels
         image = batch.image.expand(len(pairs), *batch.image.shape)[pairs]
         mask = soft_mask(maps[pairs], self.sigma, self.omega).unsqueeze(run.channel)
-        masked = image - mask * (image - self._filled(run))
+        masked = image - mask * (image - filling(run, self.fill, "GAIN"))
         logits = step.run(masked, (), update=self.bn_update == "all").logits
         scores = self._scored(logits, batch).gather(1, targets[pairs].unsqueeze(1)).squeeze(1)
         return _mean(torch.zeros_like(present, dtype=scores.dtype).masked_scatter(pairs, scores), present)
@@ -118,14 +117,6 @@ class GAIN(Objective):
         if self.score == "logit":
             return logits
         return logits.softmax(1) if batch.label.ndim == 1 else logits.sigmoid()
-
-    def _filled(self, run: Pass) -> Tensor:
-        if self.fill is None:
-            return run.zero
-        fill, channels = torch.tensor(self.fill, dtype=torch.float64).flatten(), run.image.shape[run.channel]
-        if len(fill) not in (1, channels):
-            raise SightlineError(f"GAIN(fill={self.fill!r}): expected one value or {channels}, one per channel.")
-        return fill.view(-1, *[1] * len(run.size)).to(run.image)
 
 
 def _classes(step: Step, batch: Batch) -> tuple[list[Tensor], Tensor]:

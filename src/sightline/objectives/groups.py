@@ -43,8 +43,9 @@ class GroupDRO(Objective):
 
     ``q_g <- q_g exp(step_size (L_g + C / sqrt(n_g)))``, normalised, then the loss ``sum_g q_g L_g`` with q constant.
     L_g is the mean cross-entropy of the batch's images of group g, n_g the group's size in the training set. Groups
-    without an image in the batch keep their q and add nothing, so a batch should hold images of most groups. Images of
-    no group count as one group more; those labelled -1 are left out. Terms: "group_dro"; "group_dro_worst", the
+    without an image in the batch keep their q and add nothing. The paper draws groups evenly, which no batch drawn from
+    images does: where rare groups are in few batches their q rises late, so take large batches, or few groups. Images
+    of no group count as one group more; those labelled -1 are left out. Terms: "group_dro"; "group_dro_worst", the
     largest L_g, is only logged.
 
     q starts uniform, changes once in each step in training mode, and is saved with the objective's state. Over several

@@ -21,10 +21,10 @@ from sightline.maps import (
     soft_mask,
     top_k_threshold,
 )
-from sightline.objectives.base import Objective, labelled, nonnegative, single_label
+from sightline.objectives.base import Objective, filling, labelled, nonnegative, single_label
 from sightline.objectives.step import Step
 from sightline.objectives.weights import Weight
-from sightline.passes import Pass, Target
+from sightline.passes import Target
 from sightline.types import Batch
 
 Contrast = Literal["capped", "one_vs_others", "uncapped"]
@@ -47,7 +47,9 @@ def contrast_loss(logits: Tensor, label: Tensor, contrast: Contrast = "capped") 
     Returns:
         (B,) losses.
     """
-    log_p, own = logits.log_softmax(1), label.unsqueeze(1)
+    # Under autocast logits may come in bfloat16, too coarse for what is logged.
+    log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(1)
+    own = label.unsqueeze(1)
     if contrast == "one_vs_others":
         return -log_p.scatter(1, own, -inf).logsumexp(1)
     kept = log_p.gather(1, own).squeeze(1)
@@ -250,20 +252,6 @@ class PPI(Objective):
         fill = filling(step.run(batch.image), self.fill, "PPI")
         masked = batch.image - mask.to(batch.image) * (batch.image - fill)
         return step.run(masked, (), update=self.bn_update == "all").logits
-
-
-def filling(run: Pass, fill: float | Sequence[float] | None, who: str) -> Tensor:
-    """What replaces removed pixels, in a shape that broadcasts to the image: `fill`, or what the network takes for 0.
-
-    Raises:
-        SightlineError: neither one value nor one for each channel.
-    """
-    if fill is None:
-        return run.zero
-    values, channels = torch.tensor(fill, dtype=torch.float64).flatten(), run.image.shape[run.channel]
-    if len(values) not in (1, channels):
-        raise SightlineError(f"{who}(fill={fill!r}): expected one value or {channels}, one per channel.")
-    return values.view(-1, *[1] * len(run.size)).to(run.image)
 
 
 def _mean(values: Tensor, counted: Tensor) -> Tensor:
