@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from sightline.audit import Subject, audit
 from sightline.data import Folder, Habitats, Source
 from sightline.errors import SightlineError
-from sightline.loading import MixedSampler
+from sightline.loading import BalancedSampler, MixedSampler
 from sightline.models import load
 
 HAS_LABEL = np.arange(40) % 4 == 0
@@ -142,3 +142,24 @@ def test_both_kinds_are_needed(has_label, message):
 def test_bad_fraction():
     with pytest.raises(SightlineError, match="label_fraction must lie between 0 and 1"):
         Plain(label_fraction=1.5)
+
+
+def test_balanced_batches_show_every_group_equally_often():
+    groups = np.array(["a"] * 3 + ["b"] * 300 + [""] * 97)
+    drawn = Counter(groups[i] for number in range(20) for i in epoch(BalancedSampler(groups, seed=3), number))
+    assert sum(drawn.values()) == 20 * 400
+    for count in drawn.values():  # 8,000 draws of probability 1/3: five standard deviations are 211
+        assert abs(count - 8000 / 3) < 211
+
+
+def test_processes_share_the_draws_of_a_balanced_epoch():
+    groups = np.array(["a", "b"] * 25)
+    whole = epoch(BalancedSampler(groups, seed=1), 4)
+    parts = [epoch(BalancedSampler(groups, rank=rank, ranks=2, seed=1), 4) for rank in (0, 1)]
+    assert parts == [whole[0::2], whole[1::2]]
+    assert whole != epoch(BalancedSampler(groups, seed=1), 5)
+
+
+def test_balance_needs_groups():
+    with pytest.raises(SightlineError, match="no training image has a group"):
+        BalancedSampler(Plain().groups)

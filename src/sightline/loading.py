@@ -1,4 +1,4 @@
-"""Which images make up a training batch: some that show their label, and beside them some that do not."""
+"""Which images make up a training batch: as many of each group, or some with a label beside some without."""
 
 from collections.abc import Iterator
 from itertools import chain, count, islice
@@ -9,6 +9,41 @@ import numpy.typing as npt
 from torch.utils.data import DistributedSampler, Sampler
 
 from sightline.errors import SightlineError
+
+
+class BalancedSampler(Sampler[int]):
+    """Indices among which every group comes equally often, drawn with replacement; an epoch has as many as images.
+
+    Args:
+        groups: (N,) group of each image.
+        rank, ranks: this process, and how many there are.
+        seed: with the epoch, of the draws.
+
+    Raises:
+        SightlineError: no image has a group.
+    """
+
+    def __init__(self, groups: npt.NDArray[Any], *, rank: int = 0, ranks: int = 1, seed: int = 0) -> None:
+        if not (groups != "").any():
+            raise SightlineError(
+                'training.balance is "groups", but no training image has a group. Name them in the column "group" of '
+                "splits.csv, or leave balance out."
+            )
+        _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+        self.share = 1 / sizes[group] / len(sizes)
+        self.rank, self.ranks, self.seed, self.epoch = rank, ranks, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch comes next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.share) // self.ranks
+
+    def __iter__(self) -> Iterator[int]:
+        generator = np.random.default_rng([self.seed, self.epoch])
+        drawn = generator.choice(len(self.share), len(self) * self.ranks, p=self.share)
+        return iter(drawn[self.rank :: self.ranks].tolist())
 
 
 class MixedSampler(Sampler[int]):

@@ -82,6 +82,8 @@ class Training:
     unlabelled_batch_size: int | None = None
     """Images without a label in each training batch, beside `batch_size` with one; an epoch is then one pass over the
     labelled images. Null shuffles all images together."""
+    balance: Literal["groups"] | None = None
+    """"groups" draws images so that every group comes equally often, as GroupDRO's authors do."""
     precision: Literal["32", "bf16"] = "32"
     accumulate: int = 1
     """Batches whose gradients are averaged for one step of the optimiser."""
@@ -98,6 +100,8 @@ class Training:
     def __post_init__(self) -> None:
         _at_least(1, "training", self, "epochs", "batch_size", "unlabelled_batch_size", "accumulate", "threads")
         _at_least(0, "training", self, "workers", "clip")
+        if self.balance and self.unlabelled_batch_size:
+            raise SightlineError("training.balance and training.unlabelled_batch_size exclude each other: set one.")
 
 
 @dataclass

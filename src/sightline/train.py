@@ -23,7 +23,7 @@ from sightline.compat import repair_torchvision, require
 from sightline.data import Source
 from sightline.errors import SightlineError
 from sightline.files import read_json, whole, write_json, write_text
-from sightline.loading import MixedSampler, divided
+from sightline.loading import BalancedSampler, MixedSampler, divided
 from sightline.models import Classifier, save
 from sightline.objectives import Guided
 from sightline.objectives.base import classification_loss
@@ -129,6 +129,8 @@ class Module(L.LightningModule):
         self.guided.meet(met.groups.tolist(), met.ids)
         if recipe.training.unlabelled_batch_size:
             divided(met.has_label)
+        if recipe.training.balance:
+            BalancedSampler(met.groups)
         self.earlier, self.began = 0.0, time.monotonic()
         if recipe.training.channels_last:
             self.guided.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -231,6 +233,8 @@ class Module(L.LightningModule):
         if training and (beside := settings.unlabelled_batch_size):
             sampler = MixedSampler(data.has_label, size, beside, rank=self.trainer.global_rank, ranks=ranks, seed=seed)
             size, drop = size + beside, False
+        elif training and settings.balance:
+            sampler = BalancedSampler(data.groups, rank=self.trainer.global_rank, ranks=ranks, seed=seed)
         else:
             sampler = DistributedSampler(
                 data, ranks, self.trainer.global_rank, shuffle=training, seed=seed, drop_last=drop
