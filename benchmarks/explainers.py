@@ -102,7 +102,10 @@ def grad_cam(model: nn.Module, image: Tensor, layer: str) -> dict[str, Method]:
     reshape = square if hasattr(model, "cls_token") else None
     kinds = dict(zip(CAMS, ("GradCAM", "HiResCAM", "GradCAMPlusPlus", "LayerCAM"), strict=True))
     made = {n: getattr(pytorch_grad_cam, kind)(model, [module], reshape) for n, kind in kinds.items()}
-    made["FullGrad"] = pytorch_grad_cam.FullGrad(model, [])
+    if len(image) * hasattr(model, "classifier") < 8:
+        made["FullGrad"] = pytorch_grad_cam.FullGrad(model, [])
+    else:
+        print("   grad_cam FullGrad is left out: resizing all of VGG's channels for 32 images takes more than 20 GB")
     return {name: lambda cam=cam: cam(image, targets=targets) for name, cam in made.items()}
 
 

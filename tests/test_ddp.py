@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nets import Residual, double
 from sightline import Guided
-from sightline.objectives import CE, CFCN, CGC, GC, ContextSwap
+from sightline.objectives import CE, CFCN, CGC, GAIN, GC, PPI, RRR, ContextSwap
 from sightline.objectives.ranks import gathered, mean_over_ranks, pooled_mean
 from sightline.types import Batch
 from sightline.views import Crop
@@ -49,9 +49,8 @@ def half(rank):
 
 
 def guided():
-    return Guided(
-        double(Residual()), [CE(), CGC("paper", scale=(0.4, 1), gather=False), CFCN("C"), ContextSwap(), GC()], 12
-    )
+    consistent = [CGC("paper", scale=(0.4, 1), gather=False), GC(), PPI(), GAIN(external=10)]
+    return Guided(double(Residual()), [CE(), *consistent, CFCN("C"), RRR(), ContextSwap()], 12)
 
 
 def loss(module, rank):
