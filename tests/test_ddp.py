@@ -1,15 +1,11 @@
 """Two gloo processes against what one process computes."""
 
-import os
-import socket
-
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from nets import Residual, double
+from processes import of_two
 from sightline import Guided
 from sightline.objectives import CE, CFCN, CGC, GAIN, GC, PPI, RRR, ContextSwap
 from sightline.objectives.ranks import gathered, mean_over_ranks, pooled_mean
@@ -93,10 +89,7 @@ def step(module, run):
     return terms, [p.grad for p in module.parameters()]
 
 
-def worker(rank, port, out):
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+def worker(rank):
     found = {f"rows {case}": gather(case, rank) for case in ROWS}
     found |= {f"mean {case}": mean_over_ranks(pooled_mean(rows(case, rank).flatten())) for case in ROWS}
     module = DistributedDataParallel(guided())
@@ -104,19 +97,13 @@ def worker(rank, port, out):
     found["all objectives"] = [p.grad for p in module.parameters()]
     for case in CASES:
         found[case] = step(DistributedDataParallel(told(case)), lambda module, case=case: module(share(rank, case)))
-    torch.save(found, f"{out}/{rank}.pt")
-    dist.destroy_process_group()
+    return found
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     """What each of two processes found."""
-    out = tmp_path_factory.mktemp("processes")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(worker, (port, str(out)), nprocs=2)
-    return [torch.load(out / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    return of_two(worker, tmp_path_factory.mktemp("processes"))
 
 
 def assert_close(got, expected):

@@ -1,20 +1,17 @@
 """GroupDRO and JTT: values by hand and by plain loops, what they remember, and what they are told."""
 
 import math
-import os
-import socket
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 import yaml
 from torch.nn.parallel import DistributedDataParallel
 
 from nets import Residual, double
+from processes import of_two
 from sightline import Guided, recipe
 from sightline.cli import main
 from sightline.errors import SightlineError
@@ -160,10 +157,7 @@ def both():
     return guided.double()
 
 
-def worker(rank, port, out):
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+def worker(rank):
     guided = both()
     parallel = DistributedDataParallel(guided)
     parallel(halves(rank))[0].backward()
@@ -171,18 +165,12 @@ def worker(rank, port, out):
     loss, terms = parallel(halves(rank))
     loss.backward()
     mean = mean_over_ranks(loss.detach())
-    if rank == 0:
-        torch.save([mean, [p.grad for p in guided.parameters()], q(guided), terms["group_dro_worst"]], out)
-    dist.destroy_process_group()
+    return [mean, [p.grad for p in guided.parameters()], q(guided), terms["group_dro_worst"]]
 
 
 def test_two_processes_equal_one_large_batch(tmp_path):
     """Not only the mean of two: group losses are global, and groups may lie on one process alone."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(worker, (port, str(tmp_path / "got.pt")), nprocs=2)
-    got = torch.load(tmp_path / "got.pt", weights_only=True)
+    got, _ = of_two(worker, tmp_path)
     guided, whole = both(), Batch(*(torch.cat(parts) for parts in zip(halves(0), halves(1), strict=True)))
     guided(whole)
     loss, terms = guided(whole)

@@ -2,16 +2,13 @@
 
 import csv
 import math
-import os
-import socket
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import yaml
 
 from nets import Deep, double
+from processes import of_two
 from sightline import Guided, recipe
 from sightline.errors import SightlineError
 from sightline.models import load
@@ -163,21 +160,14 @@ def test_balanced_to_another_term():
     assert loss.item() == pytest.approx(float(terms["ce"] + 3 * terms["cfcn"]))
 
 
-def share(rank, port, out):
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+def share(rank):
     terms = {"x": torch.tensor([0.0, 4.0][rank]), "ce": torch.tensor([5.0, 7.0][rank])}
-    torch.save((Balanced(0.5).at("x", terms, None), terms), f"{out}/{rank}.pt")
-    dist.destroy_process_group()
+    return Balanced(0.5).at("x", terms, None), terms
 
 
 def test_processes_share_one_balance(tmp_path):
     """Sizes are means over processes, so that all weigh alike, and a process whose own term is 0 too."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(share, (port, str(tmp_path)), nprocs=2)
-    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    found = of_two(share, tmp_path)
     assert [weight.item() for weight, _ in found] == [0.5 * 6 / 2] * 2
     assert [terms["x"].item() for _, terms in found] == [0, 4]
 

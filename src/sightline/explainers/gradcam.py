@@ -18,15 +18,11 @@ class GradCAM(CAM):
     Args:
         layer: module whose output is A; None lets `find_layer` choose.
         elementwise: weight each position by its own gradient instead of the channel's mean.
-        detach: hold the weights constant in a second derivative, as GAIN's public trainers do.
     """
 
     elementwise: bool = False
-    detach: bool = False
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        if self.detach:
-            gradient = gradient.detach()
         if not self.elementwise:
             gradient = gradient.mean(tuple(range(2, gradient.ndim)), keepdim=True)
         return (gradient * activation).sum(1).relu()

@@ -1,6 +1,7 @@
 """GAIN: without what its map covers, an image is not to show its class; with masks, the map is to be the mask."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import isfinite
 from typing import Literal
 
@@ -30,6 +31,14 @@ def upsampled(maps: Tensor, size: Sequence[int], align_corners: bool = False) ->
     sources = maps.shape[-len(size) :]
     positions = [torch.linspace(0, s - 1, t, dtype=torch.float64) for s, t in zip(sources, size, strict=True)]
     return separable(maps, [hat(p.unsqueeze(0), s).to(maps) for p, s in zip(positions, sources, strict=True)])
+
+
+@dataclass(frozen=True)
+class HeldGradCAM(GradCAM):
+    """Grad-CAM whose channels' weights are constants in a second derivative."""
+
+    def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        return super().combine(activation, gradient.detach())
 
 
 class GAIN(Objective):
@@ -78,7 +87,7 @@ class GAIN(Objective):
         self.weights = nonnegative(**{k: w for k, w in (("gain_am", weight), ("gain_e", external)) if w != 0})
         if not self.weights:
             raise SightlineError("GAIN(weight=0, external=0) has no term: give one of them a weight.")
-        self.explainers = (GradCAM(layer, detach=order == 1),)
+        self.explainers = (HeldGradCAM(layer) if order == 1 else GradCAM(layer),)
         self.sigma, self.omega, self.order, self.score = sigma, omega, order, score
         self.align_corners, self.bn_update, self.fill = align_corners, bn_update, fill
         number(self, "sigma", 0, 1)
