@@ -10,7 +10,6 @@ The published code of CGC costs 3.03 plain steps in this setting (`CGC official`
 import argparse
 import json
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -83,16 +82,16 @@ def trainer(name: str, args: argparse.Namespace) -> Callable[[Batch], float]:
 def peak(name: str, args: argparse.Namespace) -> float:
     """MiB that two steps of a row need at their peak, measured in this process."""
     step, images = trainer(name, args), laid_out(args)
-    before = resident()
+    before = held("VmRSS")
     for _ in range(2):
         step(images)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+    return held("VmHWM") - before
 
 
-def resident() -> float:
-    """MiB this process holds now."""
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+def held(field: str) -> float:
+    """MiB this process holds now ("VmRSS") or held at its peak ("VmHWM", which unlike getrusage's is its own)."""
+    with open("/proc/self/status", encoding="ascii") as file:
+        return next(int(line.split()[1]) / 1024 for line in file if line.startswith(field))
 
 
 def laid_out(args: argparse.Namespace) -> Batch:
@@ -103,18 +102,21 @@ def laid_out(args: argparse.Namespace) -> Batch:
 
 
 def timed(names: list[str], args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Seconds of each row and its ratio to CE, medians."""
+    """Seconds of each row and its ratio to the CE step right ahead of it, medians."""
     steps, images = {name: trainer(name, args) for name in names}, laid_out(args)
     for step in steps.values():
         step(images)
-    # Interleaved, so that a machine that slows down slows every row; ratios are taken within a round.
-    rounds = [{name: step(images) for name, step in steps.items()} for _ in tqdm(range(args.rounds), "rounds")]
+    # Interleaved, so that a machine that slows down slows every row.
+    pairs = {name: [] for name in names}
+    for _ in tqdm(range(args.rounds), "rounds"):
+        for name, step in steps.items():
+            pairs[name].append((steps["CE"](images), step(images)))
     return {
         name: {
-            "seconds": round(median(r[name] for r in rounds), 3),
-            "ratio": round(median(r[name] / r["CE"] for r in rounds), 3),
+            "seconds": round(median(own for _, own in of), 3),
+            "ratio": round(median(own / plain for plain, own in of), 3),
         }
-        for name in names
+        for name, of in pairs.items()
     }
 
 
