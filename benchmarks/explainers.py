@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from sightline import explainers as ours
 from sightline import load_model
 from sightline.explainers import bind
-from sightline.passes import record
+from sightline.explainers.base import mapped
 
 Method = Callable[[], Any]
 TARGET = 3
@@ -55,8 +55,7 @@ LARGE = ("GradCAM", "LayerCAM", "Gradient", "WBP", "LRP epsilon", "LRP epsilon+"
 
 def sightline(model: nn.Module, image: Tensor, explainer: Any) -> Method:
     bound = bind(explainer, model, image.shape[2:])
-    options = {"taps": bound.taps, "ruled": bound.ruled, "differentiable": False}
-    return lambda: bound(record(model, image, **options), TARGET)
+    return lambda: mapped(bound, model, image, TARGET)
 
 
 def floors(model: nn.Module, image: Tensor, layer: str) -> dict[str, Method]:
@@ -102,10 +101,10 @@ def grad_cam(model: nn.Module, image: Tensor, layer: str) -> dict[str, Method]:
     reshape = square if hasattr(model, "cls_token") else None
     kinds = dict(zip(CAMS, ("GradCAM", "HiResCAM", "GradCAMPlusPlus", "LayerCAM"), strict=True))
     made = {n: getattr(pytorch_grad_cam, kind)(model, [module], reshape) for n, kind in kinds.items()}
-    if len(image) * hasattr(model, "classifier") < 8:
+    if len(image) < 8:
         made["FullGrad"] = pytorch_grad_cam.FullGrad(model, [])
     else:
-        print("   grad_cam FullGrad is left out: resizing all of VGG's channels for 32 images takes more than 20 GB")
+        print("   grad_cam FullGrad is left out: it resizes every channel of every layer, 14 to 20 GB for 32 images")
     return {name: lambda cam=cam: cam(image, targets=targets) for name, cam in made.items()}
 
 

@@ -70,5 +70,12 @@ def explain(model: nn.Module, image: Tensor, target: Target = None, explainer: E
     from sightline.explainers.gradcam import GradCAM
 
     with evaluating(model):
-        bound = bind(explainer or GradCAM(), model, view_size(model, image))
-        return bound(record(model, image, taps=bound.taps, ruled=bound.ruled, differentiable=False), target)
+        return mapped(bind(explainer or GradCAM(), model, view_size(model, image)), model, image, target)
+
+
+def mapped(explainer: Explainer, model: nn.Module, image: Tensor, target: Target = None) -> Tensor:
+    """The map of a bound explainer, from a pass of its own, in whatever mode the model is."""
+    # Most take one gradient of their pass; whoever takes more, or does not say, needs the graph to stay.
+    once = getattr(explainer, "once", False)
+    run = record(model, image, taps=explainer.taps, ruled=explainer.ruled, differentiable=False, once=once)
+    return explainer(run, target)

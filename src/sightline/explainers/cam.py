@@ -23,6 +23,7 @@ class CAM:
     layer: str | None = None
 
     ruled: ClassVar[bool] = False
+    once: ClassVar[bool] = True
 
     @property
     def taps(self) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ class FullGrad:
 
     taps: ClassVar[tuple[str, ...]] = ("image",)
     ruled: ClassVar[bool] = True
+    once: ClassVar[bool] = True
 
     def __call__(self, run: Pass, target: Target = None, *, differentiable: bool = False) -> Tensor:
         """(B, *spatial) map at the image's resolution, non-negative."""

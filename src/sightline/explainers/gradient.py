@@ -22,6 +22,7 @@ class Gradient:
 
     taps: ClassVar[tuple[str, ...]] = ("image",)
     ruled: ClassVar[bool] = False
+    once: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_reduce(self)
@@ -45,6 +46,7 @@ class InputXGradient:
 
     taps: ClassVar[tuple[str, ...]] = ("image",)
     ruled: ClassVar[bool] = False
+    once: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_reduce(self)

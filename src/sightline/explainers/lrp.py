@@ -71,6 +71,7 @@ class LRP:
 
     taps: ClassVar[tuple[str, ...]] = ("image",)
     ruled: ClassVar[bool] = True
+    once: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_reduce(self)

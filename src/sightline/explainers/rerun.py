@@ -130,5 +130,5 @@ def _gradients(
 
 
 def _gradient(model: nn.Module, images: Tensor, target: Tensor, differentiable: bool) -> Tensor:
-    run = record(model, images, taps=("image",), differentiable=differentiable)
+    run = record(model, images, taps=("image",), differentiable=differentiable, once=not differentiable)
     return run.grad(target, "image", differentiable=differentiable)

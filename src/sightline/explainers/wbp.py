@@ -42,6 +42,7 @@ class WBP:
     reduce: Reduce = "sum"
 
     taps: ClassVar[tuple[str, ...]] = ("image",)
+    once: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         one_of(("auto", "autograd", "surrogate"), self, "engine")
