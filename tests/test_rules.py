@@ -23,6 +23,7 @@ from sightline.errors import SightlineError
 from sightline.explainers import CMWP, LRP, MWP, WBP, FullGrad, InputXGradient, rules
 from sightline.explainers.fullgrad import biased, products
 from sightline.explainers.wbp import linear_as_it_stands
+from sightline.functions import by_phases
 from sightline.models import Normalise
 
 erf = np.vectorize(math.erf)
@@ -1254,3 +1255,30 @@ def test_full_grad_against_reference_values(name, oracle):
     total = sum(term.flatten(1).sum(1) for term in products(run, target, biased(run.ops)))
     np.testing.assert_allclose(total.detach(), reference["completeness_sum"], rtol=1e-9)
     np.testing.assert_allclose(total.detach(), reference["z_target"], rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding"),
+    [
+        ((12,), (3,), (2,), (1,)),
+        ((13,), (5,), (3,), (0,)),
+        ((17, 19), (7, 4), (2, 3), (3, 1)),
+        ((16, 16), (4, 4), (4, 4), (0, 0)),
+        ((15, 14), (2, 3), (3, 2), (0, 4)),
+        ((9, 8, 11), (3, 3, 3), (2, 1, 2), (1, 1, 1)),
+    ],
+)
+def test_a_strided_convolution_is_transposed_by_phases(size, kernel, stride, padding):
+    weight, image = signed(6, 3, *kernel), signed(2, 3, *size).requires_grad_()
+    out = (F.conv1d, F.conv2d, F.conv3d)[len(size) - 1](image, weight, None, stride, padding)
+    arrived = signed(*out.shape, seed=5)
+    expected = torch.autograd.grad(out, image, arrived)[0]
+    torch.testing.assert_close(by_phases(arrived, weight, size, stride, padding), expected)
+
+
+def test_first_and_second_order_maps_agree_at_a_strided_stem():
+    """They reach the image by different ways: phases where the map is not differentiated again."""
+    net = ready(nn.Sequential(nn.Conv2d(3, 8, 7, 2, 3), nn.BatchNorm2d(8), nn.SiLU(), nn.Flatten(), nn.Linear(160, 4)))
+    run = record(net, signed(2, 3, 9, 8), taps=("image",), ruled=True)
+    first, second = (WBP()(run, 1, differentiable=differentiable) for differentiable in (False, True))
+    torch.testing.assert_close(first, second.detach(), rtol=1e-12, atol=1e-12)

@@ -9,7 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sightline.ops import Op, transposed
+from sightline.ops import Op, few_channels, transposed
+
+_CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
+_TRANSPOSED = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 
 # How a value may enter a product: as what is passed on, as either, or as what decides how much of the other passes.
 SIGNAL, ACTIVATED, GATE = range(3)
@@ -128,6 +131,9 @@ def convolution_transposed(
     if isinstance(padding, str):
         return transposed(lambda x: run(x, weight), arrived.new_zeros(shape), arrived)
     stride, padding, dilation = (_each(value, axes) for value in (stride, padding, dilation))
+    batched = arrived.ndim == weight.ndim
+    if batched and few_channels(shape, arrived.shape) and groups == max(dilation) == 1 and not torch.is_grad_enabled():
+        return by_phases(arrived, weight, shape[-axes:], stride, padding)
     # Strides that do not divide the input leave cells at its end which no output has seen.
     left = [
         n - ((m - 1) * s - 2 * p + d * (k - 1) + 1)
@@ -135,8 +141,34 @@ def convolution_transposed(
             shape[-axes:], arrived.shape[-axes:], stride, padding, dilation, weight.shape[2:], strict=True
         )
     ]
-    transpose = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[axes - 1]
-    return transpose(arrived, weight, None, stride, padding, left, groups, dilation)
+    return _TRANSPOSED[axes - 1](arrived, weight, None, stride, padding, left, groups, dilation)
+
+
+def by_phases(
+    arrived: Tensor, weight: Tensor, size: Sequence[int], stride: Sequence[int], padding: Sequence[int]
+) -> Tensor:
+    """The transpose of a strided convolution of inputs of `size`, as one convolution that makes all phases at once.
+
+    With ``n + p = s q + r`` the input's cell n gets ``sum_t arrived[q - t] w[s t + r]``: for each of the s phases r an
+    ordinary convolution of what arrived. For an image's few channels it takes half the time of the transposed one; its
+    own second derivative takes longer.
+    """
+    axes, channels = len(size), weight.shape[1]
+    taps = [-(-k // s) for k, s in zip(weight.shape[2:], stride, strict=True)]
+    cells = [(n - 1 + p) // s + 1 for n, p, s in zip(size, padding, stride, strict=True)]
+    missing = [side for t, s, k in zip(taps, stride, weight.shape[2:], strict=True) for side in (t * s - k, 0)]
+    phased = F.pad(weight, missing[::-1]).unflatten(-1, (taps[-1], stride[-1]))
+    for axis in range(axes - 2, -1, -1):
+        phased = phased.unflatten(2 + axis, (taps[axis], stride[axis]))
+    steps, phases = range(2, 2 * axes + 2, 2), range(3, 2 * axes + 2, 2)
+    kernel = phased.permute(1, *phases, 0, *steps).flip([*range(axes + 2, 2 * axes + 2)]).flatten(0, axes)
+    around = [side for c, m, t in zip(cells, arrived.shape[2:], taps, strict=True) for side in (c - m, t - 1)]
+    found = _CONVOLUTIONS[axes - 1](F.pad(arrived, around[::-1]), kernel).unflatten(1, (channels, *stride))
+    found = found.permute(0, 1, *(place for axis in range(2, axes + 2) for place in (axis + axes, axis)))
+    found = found.reshape(len(found), channels, *(c * s for c, s in zip(cells, stride, strict=True)))
+    for axis, (p, n) in enumerate(zip(padding, size, strict=True), 2):
+        found = found.narrow(axis, p, n)
+    return found
 
 
 def _transposed_convolution(call: Call) -> Fields:

@@ -1,5 +1,6 @@
 """What a forward is made of: operations, each of which can answer with another backward than its derivative."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -73,12 +74,19 @@ Rule = Callable[[Op, Tensor], Sequence[Tensor | None] | None]
 def explicit(op: Op, arrived: Tensor) -> list[Tensor | None] | None:
     """The gradient of a convolution as the transposed convolution it is; None for all else, which is their gradient.
 
-    Only where it is to be differentiated again: autograd's double backward of a convolution takes up to four times
-    as long, more so for images laid out channels last.
+    Only where it is to be differentiated again, as autograd's double backward of a convolution takes up to four times
+    as long, more so for images laid out channels last; and where there is a quicker way to the image.
     """
-    if op.transpose is None or not op.name.startswith("conv") or not torch.is_grad_enabled():
+    if op.transpose is None or not op.name.startswith("conv"):
+        return None
+    if not torch.is_grad_enabled() and not few_channels(op.x.shape, op.z.shape):
         return None
     return [op.transpose(arrived, op.weight)]
+
+
+def few_channels(size: torch.Size, made: torch.Size) -> bool:
+    """Whether a convolution of inputs of `size` with results of the size `made` goes from an image to coarser cells."""
+    return size[1] <= 4 and math.prod(size[2:]) > math.prod(made[2:])
 
 
 def transposed(function: Callable[[Tensor], Tensor], x: Tensor, arrived: Tensor) -> Tensor:
