@@ -81,7 +81,9 @@ def test_folders_hide_labels_too(folder):
 @pytest.mark.parametrize("target", ["label", "prediction"])
 def test_an_audit_of_the_training_split_knows_all_labels(folder, tmp_path, target):
     subject = Subject(load("sightline:cnn", num_classes=2, filters=[4]), "run", "cnn")
-    hidden, whole = (audit(subject, folder(share), tmp_path / str(share), target=target) for share in (0.25, 1.0))
+    # A last batch of one image.
+    options = {"target": target, "batch_size": 7}
+    hidden, whole = (audit(subject, folder(share), tmp_path / str(share), **options) for share in (0.25, 1.0))
     assert hidden["metrics"] == whole["metrics"]
     assert hidden["metrics"]["accuracy"]["n"] == 8
 

@@ -94,7 +94,7 @@ def audit(
     with evaluating(subject.model):
         for batch in tqdm(DataLoader(data, batch_size), desc=f"audit {subject.name} on {data.split}", leave=False):
             # What a training set hides from training, it knows all the same.
-            batch = batch._replace(label=torch.from_numpy(data.labels[batch.index]))
+            batch = batch._replace(label=torch.from_numpy(data.labels[batch.index.numpy()]))
             evidence = _evidence(subject.model, bound, Batch(*(t.to(device) for t in batch)), target)
             for metric in metrics.values():
                 metric.update(evidence)
