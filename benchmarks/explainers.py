@@ -3,15 +3,16 @@
 Run:  .venv/bin/python benchmarks/explainers.py --json benchmarks/explainers.json
       (captum, zennit and grad-cam for the peers: pip install captum zennit grad-cam; a missing one is left out)
 
-All methods of a table take turns in one process, round by round; a ratio is taken within a round, and its median over
-the rounds is shown. Floors: "forward" is one forward without a graph; "to the input" one forward and one backward to
-the image, "to the layer" one backward to the layer, both without gradients of weights. SmoothGrad, IntegratedGradients
-and RISE run the model four times here, so their floor is four of these.
+All methods of a table take turns in one process, round by round and in changing order; a ratio is taken within a
+round, and its median over the rounds is shown. Floors: "forward" is one forward without a graph; "to the input" one
+forward and one backward to the image, "to the layer" one backward to the layer, both without gradients of weights.
+SmoothGrad, IntegratedGradients and RISE run the model four times here, so their floor is four of these.
 """
 
 import argparse
 import json
 import platform
+import random
 import time
 import warnings
 from collections.abc import Callable
@@ -162,13 +163,16 @@ def runs(method: Method, key: tuple[str, str]) -> bool:
     return True
 
 
-def measured(found: dict[tuple[str, str], Method], rounds: int) -> list[dict[tuple[str, str], float]]:
+def timed(found: dict[tuple[str, str], Method], rounds: int) -> list[dict[tuple[str, str], float]]:
     def seconds(method: Method) -> float:
         begin = time.perf_counter()
         method()
         return time.perf_counter() - begin
 
-    return [{key: seconds(method) for key, method in found.items()} for _ in range(rounds)]
+    # In another order each round: whoever follows a method that gave much memory back pays for getting it again.
+    order = [random.Random(seed).sample(list(found), len(found)) for seed in range(rounds)]
+    measured = [{key: seconds(found[key]) for key in keys} for keys in order]
+    return [{key: of[key] for key in found} for of in measured]
 
 
 def table(rounds: list[dict[tuple[str, str], float]]) -> dict[str, Any]:
@@ -213,7 +217,7 @@ def main() -> None:
                 title = f"{spec}, batch {batch}, {threads} thread{'s' * (threads > 1)}"
                 print(f"\n{title}, 224 px, torch {torch.__version__}, {platform.machine()}", flush=True)
                 found = methods(model, torch.rand(batch, 3, 224, 224), LARGE if batch > 8 else tuple(OURS))
-                tables[title] = table(measured(found, args.rounds))
+                tables[title] = table(timed(found, args.rounds))
                 for name, row in tables[title].items():
                     peers = "  ".join(f"{peer} x {ratio:.2f}" for peer, ratio in row["peers"].items())
                     print(
