@@ -205,7 +205,7 @@ def test_nothing_depends_on_the_chunks_or_changes_between_calls(
     a, b = generator.random((2, 31))
     once = stats.paired_bootstrap(a, b), stats.mean_interval(a)
     assert once == (stats.paired_bootstrap(a, b), stats.mean_interval(a))
-    monkeypatch.setattr(stats, "_CHUNK", 100)
+    monkeypatch.setattr(stats.resampling, "_CHUNK", 100)
     assert once == (stats.paired_bootstrap(a, b), stats.mean_interval(a))
     assert once[0] != stats.paired_bootstrap(a, b, seed=1)
 
@@ -250,7 +250,7 @@ def test_differences_with_little_to_go_on(a: list[float], b: list[float], expect
         (lambda: stats.proportion_interval(3, 2), "hits=3 of n=2"),
         (lambda: stats.proportion_interval(1, 2, level=1), "level=1"),
         (lambda: stats.proportion_interval(0, 0, level=1), "level=1"),
-        (lambda: stats.mcnemar([1, 0], [1]), "2 answers of a, 1 of b"),
+        (lambda: stats.mcnemar([1, 0], [1]), "2 values of a, 1 of b"),
         (lambda: stats.paired_bootstrap(np.zeros(2), np.zeros(3)), r"a has shape \(2,\), b has \(3,\)"),
         (lambda: stats.bootstrap(np.zeros(2), level=0), "level=0"),
         (lambda: stats.seeds(0.5), "values has shape"),
