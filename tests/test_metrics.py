@@ -1,4 +1,4 @@
-"""CH and PG against reference values, a slower second implementation and cases by hand; what every metric must do."""
+"""CH and PG against reference values, a slower second implementation and cases by hand; what such metrics must do."""
 
 import inspect
 from collections.abc import Sequence
@@ -15,12 +15,24 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from sightline import metrics
+from sightline.catalogue import CATALOGUE
 from sightline.errors import SightlineError
-from sightline.metrics import ContentHeatmap, PerImage, PointingGame, content_heatmap, pointing_game
+from sightline.metrics import (
+    ContentHeatmap,
+    Dice,
+    IoU,
+    PerImage,
+    PointingGame,
+    StochasticPointingGame,
+    content_heatmap,
+    pointing_game,
+)
+from sightline.metrics.names import GROUPS, named
 from sightline.metrics.per_image import first_of_each
 from sightline.types import Evidence
 
-EVERY = [kind for name in metrics.__all__ if inspect.isclass(kind := getattr(metrics, name)) and kind is not PerImage]
+EVERY = [kind for name in metrics.__all__ if inspect.isclass(kind := getattr(metrics, name)) and hasattr(kind, "key")]
+OF_MAP_AND_MASK = [ContentHeatmap, Dice, IoU, PointingGame, StochasticPointingGame]
 SIZES = [(17,), (9, 12), (5, 6, 7)]
 
 
@@ -36,7 +48,7 @@ def evidence(count: int = 9, size: Sequence[int] = (12, 10), low: Sequence[int] 
 
 
 def part(whole: Evidence, rows: Sequence[int] | slice) -> Evidence:
-    return Evidence(*(field[rows] for field in whole))
+    return Evidence(*(field[rows] if isinstance(field, Tensor) else field for field in whole))
 
 
 def scored(metric: PerImage, *batches: Evidence) -> PerImage:
@@ -157,16 +169,29 @@ def test_maps_that_do_not_fit_the_masks_are_refused(score: Any) -> None:
         score(torch.ones(2, 3, 4, 4), torch.ones(2, 8, 8))
 
 
-# What every metric must do ------------------------------------------------------------------------------------------
+# What metrics of a map and a mask must do ---------------------------------------------------------------------------
 
 
 def test_every_metric_is_exported() -> None:
-    home = [kind for kind in PerImage.__subclasses__() if kind.__module__.startswith("sightline.")]
-    assert set(home) == set(EVERY)
-    assert sorted(metrics.__all__) == metrics.__all__
+    home = [kind for kind in descendants(PerImage) if kind.__module__.startswith("sightline.")]
+    assert {kind for kind in home if hasattr(kind, "key")} == set(EVERY)
 
 
-@pytest.mark.parametrize("kind", EVERY)
+def descendants(kind: type[PerImage]) -> list[type[PerImage]]:
+    return [each for child in kind.__subclasses__() for each in (child, *descendants(child))]
+
+
+@pytest.mark.parametrize("key", [key for keys in GROUPS.values() for key in keys])
+def test_every_metric_of_a_group_is_explained(key: str) -> None:
+    """By its own key, with the direction in which it is better, and with what it cannot show."""
+    [metric] = named(key)
+    assert metric.key == key
+    assert CATALOGUE[key].higher == metric.higher_is_better
+    assert CATALOGUE[key].shows.endswith(".")
+    assert CATALOGUE[key].cannot.endswith(".")
+
+
+@pytest.mark.parametrize("kind", OF_MAP_AND_MASK)
 @pytest.mark.parametrize("size", SIZES)
 def test_range_and_scale(kind: type[PerImage], size: tuple[int, ...]) -> None:
     whole = evidence(20, [2 * side for side in size], size)
@@ -179,14 +204,14 @@ def test_range_and_scale(kind: type[PerImage], size: tuple[int, ...]) -> None:
     assert all(torch.allclose(score, other, rtol=1e-9, atol=0, equal_nan=True) for other in scaled)
 
 
-@pytest.mark.parametrize("kind", EVERY)
+@pytest.mark.parametrize("kind", OF_MAP_AND_MASK)
 @pytest.mark.parametrize("size", SIZES)
 def test_never_falls_when_mass_moves_inside(kind: type[PerImage], size: tuple[int, ...]) -> None:
     whole = evidence(6, size, size)
     mask = torch.zeros(6, *size, dtype=torch.float64)
     mask[(slice(None), *[slice(0, 2)] * len(size))] = 1
     outside = torch.rand(6, *size, dtype=torch.float64) * (1 - mask)
-    options = {"margin": 1.0} if kind is PointingGame else {}
+    options = {PointingGame: {"margin": 1.0}, StochasticPointingGame: {"margin": 1.0, "points": None}}.get(kind, {})
     path = [
         scored(kind(**options), whole._replace(map=(1 - t) * outside + t * mask, mask=mask)).compute()
         for t in torch.linspace(0, 1, 11)
@@ -196,7 +221,7 @@ def test_never_falls_when_mass_moves_inside(kind: type[PerImage], size: tuple[in
     assert path[-1] == 1
 
 
-@pytest.mark.parametrize("kind", EVERY)
+@pytest.mark.parametrize("kind", OF_MAP_AND_MASK)
 def test_neither_batches_nor_order_nor_padding_matter(kind: type[PerImage]) -> None:
     whole = evidence()
     once = scored(kind(), whole)
@@ -206,7 +231,7 @@ def test_neither_batches_nor_order_nor_padding_matter(kind: type[PerImage]) -> N
     assert parts.undefined() == 2
 
 
-@pytest.mark.parametrize("kind", EVERY)
+@pytest.mark.parametrize("kind", OF_MAP_AND_MASK)
 def test_undefined_images_are_left_out_and_counted(kind: type[PerImage]) -> None:
     whole = evidence()
     metric = scored(kind(), whole)
@@ -218,7 +243,7 @@ def test_undefined_images_are_left_out_and_counted(kind: type[PerImage]) -> None
     assert unmasked.undefined() == 9
 
 
-@pytest.mark.parametrize("kind", EVERY)
+@pytest.mark.parametrize("kind", OF_MAP_AND_MASK)
 def test_a_metric_can_be_called_and_reset(kind: type[PerImage]) -> None:
     whole, metric = evidence(), kind()
     batch = metric(part(whole, slice(0, 4)))
@@ -230,7 +255,7 @@ def test_a_metric_can_be_called_and_reset(kind: type[PerImage]) -> None:
     assert metric.undefined() == 0
 
 
-@pytest.mark.parametrize("kind", EVERY)
+@pytest.mark.parametrize("kind", OF_MAP_AND_MASK)
 def test_no_graph_is_kept(kind: type[PerImage]) -> None:
     whole = evidence()
     assert not scored(kind(), whole._replace(map=whole.map.requires_grad_())).scores()[1].requires_grad
@@ -270,7 +295,13 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
             assert undefined == 2
 
 
-COLLECTIVE = {"ch": ContentHeatmap, "pg": PointingGame, "official": lambda: PointingGame(2, "official", classes=4)}
+COLLECTIVE = {
+    "ch": ContentHeatmap,
+    "pg": PointingGame,
+    "official": lambda: PointingGame(2, "official", classes=4),
+    "spg": lambda: StochasticPointingGame(2, runs=3),
+    "iou": IoU,
+}
 
 
 def one_of_two(rank: int, folder: Path, whole: Evidence) -> None:

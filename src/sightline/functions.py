@@ -163,7 +163,7 @@ def by_phases(
     steps, phases = range(2, 2 * axes + 2, 2), range(3, 2 * axes + 2, 2)
     kernel = phased.permute(1, *phases, 0, *steps).flip([*range(axes + 2, 2 * axes + 2)]).flatten(0, axes)
     around = [side for c, m, t in zip(cells, arrived.shape[2:], taps, strict=True) for side in (c - m, t - 1)]
-    found = _CONVOLUTIONS[axes - 1](F.pad(arrived, around[::-1]), kernel).unflatten(1, (channels, *stride))
+    found: Tensor = _CONVOLUTIONS[axes - 1](F.pad(arrived, around[::-1]), kernel).unflatten(1, (channels, *stride))
     found = found.permute(0, 1, *(place for axis in range(2, axes + 2) for place in (axis + axes, axis)))
     found = found.reshape(len(found), channels, *(c * s for c, s in zip(cells, stride, strict=True)))
     for axis, (p, n) in enumerate(zip(padding, size, strict=True), 2):

@@ -1,9 +1,10 @@
 """The shapes that travel between the parts."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 # jaxtyping checks these while the tests run and costs nothing otherwise. "..." stands for the spatial axes.
 Images = Float[Tensor, "b c ..."]
@@ -29,7 +30,10 @@ class Batch(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """What a metric scores: a map beside what the dataset and the model say of the same image."""
+    """What a metric scores: a map beside what the dataset and the model say of the same image.
+
+    The fields from `image` on may be missing; a metric that needs one names it in its `needs`.
+    """
 
     map: Maps
     """(B, *spatial) non-negative map at its own resolution."""
@@ -39,3 +43,21 @@ class Evidence(NamedTuple):
     logits: Logits
     label: Labels
     index: Int[Tensor, " b"]  # type: ignore[assignment]
+    image: Tensor | None = None
+    """(B, C, *spatial) in [0, 1]."""
+    target: Tensor | None = None
+    """(B,) int64, the class that the map explains."""
+    predict: Callable[[Tensor], Tensor] | None = None
+    """Images like `image` -> logits (N, classes), in evaluation mode; differentiable where gradients are enabled."""
+    explain: Callable[..., Tensor] | None = None
+    """Images, one for each of the batch and of any size -> their maps of `target`, like `map`.
+
+    It enables the gradients it needs. The keyword `model` puts another network of the same layers in the place of the
+    one under audit.
+    """
+    zero: Tensor | None = None
+    """What the network takes for 0, in a shape that broadcasts to `image`; None for 0 itself."""
+    others: Tensor | None = None
+    """(B, 3, C, *spatial) images of other classes, drawn for each image by its index."""
+    model: nn.Module | None = None
+    """The model under audit; not to be changed."""

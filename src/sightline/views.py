@@ -1,4 +1,4 @@
-"""Geometry shared by images, masks and maps: a random crop and flip, a 2x2 composite, applied alike to all three."""
+"""Geometry shared by images, masks and maps: a crop and flip, a 2x2 composite, the evidence in other surroundings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -95,6 +95,22 @@ def quadrant(images: Tensor, cell: Tensor) -> Tensor:
     chosen = torch.arange(4) == cell.cpu().unsqueeze(1)
     chosen = chosen.to(images.device).view(-1, 4, *[1] * (images.ndim - 1))
     return _tiled(images.unsqueeze(1).where(chosen, 0))
+
+
+def surrounded(image: Tensor, other: Tensor, mask: Tensor, has_mask: Tensor, channel: int = 1) -> Tensor:
+    """``mask * image + (1 - mask) * other``: the evidence of `image` in the surroundings of `other`.
+
+    Args:
+        image, other: (B, C, *spatial), or (B, views, C, *spatial) with `channel=2`.
+        mask: (B, *spatial) in [0, 1], or (B, views, *spatial); 1 = evidence.
+        has_mask: (B,) bool; images without a mask are left as they are.
+        channel: the axis of `image` that holds channels.
+
+    Returns:
+        A tensor of the shape of `image`.
+    """
+    keep = torch.where(has_mask.view(-1, *[1] * (mask.ndim - 1)), mask, 1).unsqueeze(channel)
+    return torch.lerp(other, image, keep.to(image))
 
 
 def _tiled(cells: Tensor) -> Tensor:

@@ -1,14 +1,18 @@
 """CH: how much of a map lies on the evidence."""
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from sightline.errors import SightlineError, did_you_mean
 from sightline.metrics.per_image import PerImage, Scores, on_mask
 from sightline.types import Evidence, Maps, Masks
 
 Zero = Literal["skip", "uniform", "zero"]
+Region = Literal["mask", "box"]
+Word = TypeVar("Word", bound=str)
 
 
 def content_heatmap(maps: Maps, mask: Masks, zero: Zero = "skip") -> Scores:
@@ -33,22 +37,47 @@ def content_heatmap(maps: Maps, mask: Masks, zero: Zero = "skip") -> Scores:
     return torch.where(total == 0, fill[zero].to(total), (heat * evidence).sum(1) / total)
 
 
+def box(mask: Masks) -> Bool[Tensor, "b ..."]:
+    """The smallest box that holds the pixels above 0.5 of each mask (B, *spatial); nothing where there are none."""
+    inside = torch.ones_like(mask, dtype=torch.bool)
+    for axis in range(1, mask.ndim):
+        held = (mask > 0.5).movedim(axis, 1).reshape(len(mask), mask.shape[axis], -1).any(2)
+        along = (held.cumsum(1) > 0) & (held.flip(1).cumsum(1) > 0).flip(1)
+        inside &= along.view(len(mask), *[-1 if a == axis else 1 for a in range(1, mask.ndim)])
+    return inside
+
+
 class ContentHeatmap(PerImage):
     """CH: the mean share of the maps that lies on the evidence; images without a mask are not scored.
 
     Args:
         zero: "skip", "uniform" or "zero", see `content_heatmap`.
+        region: what counts as evidence: the "mask", or the smallest "box" around it, through all of its axes. Where
+            boxes are the annotation, the mask is their union already, as in the paper.
 
     Raises:
-        SightlineError: an unknown `zero`.
+        SightlineError: an unknown `zero` or `region`.
     """
 
-    def __init__(self, zero: Zero = "skip", **kwargs: Any) -> None:
+    key = "ch"
+
+    def __init__(self, zero: Zero = "skip", region: Region = "mask", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if zero not in ("skip", "uniform", "zero"):
-            raise SightlineError(f"ContentHeatmap: zero={zero!r}. {did_you_mean(zero, ['skip', 'uniform', 'zero'])}")
-        self.zero = zero
+        self.zero = one_of("ContentHeatmap", "zero", zero, Zero)
+        self.region = one_of("ContentHeatmap", "region", region, Region)
 
     def score(self, evidence: Evidence) -> Scores:
         """(B,) share of each map that lies on the evidence, NaN where it is not defined."""
-        return content_heatmap(evidence.map, evidence.mask, self.zero).masked_fill(~evidence.has_mask, torch.nan)
+        region = box(evidence.mask).to(evidence.mask) if self.region == "box" else evidence.mask
+        return content_heatmap(evidence.map, region, self.zero).masked_fill(~evidence.has_mask, torch.nan)
+
+
+def one_of(metric: str, argument: str, value: Word, words: Any) -> Word:
+    """`value` if it is one of the words of the Literal `words`.
+
+    Raises:
+        SightlineError: it is not; the message names the metric and its argument.
+    """
+    if value not in get_args(words):
+        raise SightlineError(f"{metric}: {argument}={value!r}. {did_you_mean(str(value), get_args(words))}")
+    return value

@@ -1,8 +1,9 @@
 """What every metric shares: one score for each image, kept by the image's index."""
 
+import inspect
 from abc import abstractmethod
 from itertools import count
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -33,6 +34,13 @@ class PerImage(Metric):
     higher_is_better = True
     is_differentiable = False
 
+    key: str
+    """What its numbers are called in files; an instance's own where its arguments are part of it."""
+    needs: tuple[str, ...] = ()
+    """The optional fields of `Evidence` that `score` reads; an instance's own likewise."""
+    of_map: ClassVar[bool] = True
+    """Whether the score depends on the map, and so on who drew it."""
+
     index: list[Tensor]  # one tensor while the processes are in step
     value: list[Tensor]
 
@@ -48,9 +56,29 @@ class PerImage(Metric):
         """(B,) score of each image; NaN where it is not defined."""
 
     def update(self, evidence: Evidence) -> None:
-        """Score a batch."""
+        """Score a batch.
+
+        Raises:
+            SightlineError: the evidence lacks a field that this metric needs.
+        """
+        self._keep(evidence, self.score(self._complete(evidence)))
+
+    def __repr__(self) -> str:
+        taken = inspect.signature(type(self)).parameters.values()
+        given = (f"{p.name}={getattr(self, p.name)!r}" for p in taken if p.kind is not p.VAR_KEYWORD)
+        return f"{type(self).__name__}({', '.join(given)})"
+
+    def _complete(self, evidence: Evidence) -> Evidence:
+        if missing := [name for name in self.needs if getattr(evidence, name) is None]:
+            raise SightlineError(
+                f"{type(self).__name__} needs Evidence.{' and Evidence.'.join(missing)}: `audit` gives them; in a loop "
+                "of your own, pass them."
+            )
+        return evidence
+
+    def _keep(self, evidence: Evidence, score: Tensor) -> None:
         self.index.append(evidence.index)
-        self.value.append(self.score(evidence).detach())
+        self.value.append(score.detach())
 
     def compute(self) -> Tensor:
         """Mean over the images whose score is defined; NaN if there are none."""
@@ -68,6 +96,51 @@ class PerImage(Metric):
     def _distinct(self, state: list[Tensor] | Tensor) -> Tensor:
         """(N,) a state's first entry for each image, by ascending index."""
         return dim_zero_cat(state)[first_of_each(dim_zero_cat(self.index))] if len(state) else torch.empty(0)
+
+
+class Curve(PerImage):
+    """A metric that draws a curve for each image, and sums it up in one number. A subclass writes `curve` and `sum_up`.
+
+    `scores` are the numbers, `curves` the curves.
+    """
+
+    points: list[Tensor]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("points", default=[], dist_reduce_fx="cat")
+
+    @abstractmethod
+    def curve(self, evidence: Evidence) -> Float[Tensor, "b p"]:
+        """(B, p) curve of each image; NaN where it is not defined."""
+
+    @abstractmethod
+    def sum_up(self, curve: Float[Tensor, "b p"]) -> Scores:
+        """(B,) the number that each curve comes to."""
+
+    @property
+    @abstractmethod
+    def axis(self) -> tuple[float, ...]:
+        """The p places at which the curves are known."""
+
+    def score(self, evidence: Evidence) -> Scores:
+        """(B,) what each image's curve comes to."""
+        return self.sum_up(self.curve(evidence))
+
+    def update(self, evidence: Evidence) -> None:
+        """Score a batch.
+
+        Raises:
+            SightlineError: the evidence lacks a field that this metric needs.
+        """
+        curve = self.curve(self._complete(evidence))
+        self.points.append(curve.detach())
+        self._keep(evidence, self.sum_up(curve))
+
+    def curves(self) -> tuple[Tensor, Tensor]:
+        """(N,) index, as in `scores`, and (N, p) curve of every image."""
+        with self.sync_context():
+            return self._distinct(self.index), self._distinct(self.points)
 
 
 def first_of_each(index: Int[Tensor, " n"]) -> Int[Tensor, " distinct"]:

@@ -1,7 +1,6 @@
 """PG: does the brightest point of a map lie on the evidence?"""
 
-from collections.abc import Sequence
-from math import ceil, inf
+from math import inf
 from typing import Any, Literal
 
 import torch
@@ -9,6 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from sightline.errors import SightlineError
+from sightline.metrics.distance import checked_margin, near
 from sightline.metrics.per_image import PerImage, Scores, on_mask
 from sightline.types import Evidence, Maps, Masks
 
@@ -32,21 +32,9 @@ def pointing_game(maps: Maps, mask: Masks, margin: float = 15.0) -> Scores:
     Raises:
         SightlineError: the maps do not fit the masks.
     """
-    peak, position = on_mask(maps, mask).flatten(1).max(1)
-    point = torch.unravel_index(position, mask.shape[1:])
-    # Squared distances are integers, and so compare exactly.
-    near = _squared_distance(point, mask.shape[1:]) < max(ceil(margin**2), 1)
-    hit = (near & (mask > 0.5)).flatten(1).any(1)
-    return hit.to(peak).masked_fill(~(peak > 0), torch.nan)
-
-
-def _squared_distance(point: Sequence[Int[Tensor, " b"]], size: Sequence[int]) -> Int[Tensor, "b ..."]:
-    """(B, *size) squared distance of every pixel to each image's point."""
-    total = point[0].new_zeros(len(point[0]), *[1] * len(size))
-    for axis, (at, length) in enumerate(zip(point, size, strict=True)):
-        offset = torch.arange(length, device=at.device) - at.unsqueeze(1)
-        total = total + offset.square().view(len(at), *(length if axis == other else 1 for other in range(len(size))))
-    return total
+    peak, position = on_mask(maps, mask).flatten(1).max(1, keepdim=True)
+    hit = near(mask, margin).flatten(1).gather(1, position)
+    return hit.to(peak).masked_fill(~(peak > 0), torch.nan).squeeze(1)
 
 
 def mean_per_class(hit: Scores, label: Int[Tensor, " b"], classes: int | None = None) -> Tensor:
@@ -75,20 +63,20 @@ class PointingGame(PerImage):
         SightlineError: an unusable argument; or labels that are not one known class each, where the average needs them.
     """
 
+    key = "pg"
     label: list[Tensor]
 
     def __init__(
         self, margin: float = 15.0, average: Average = "overall", classes: int | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        if not 0 <= margin < inf:
-            raise SightlineError(f"PointingGame: margin={margin} must be a number of pixels, 0 or more.")
         if average not in ("overall", "per_class", "official") or (average == "official") != bool(classes):
             raise SightlineError(
                 f"PointingGame: average={average!r} with classes={classes}. Expected 'overall' or 'per_class' without "
                 "classes, or 'official' with their number."
             )
-        self.margin, self.average, self.classes = margin, average, classes
+        self.margin = checked_margin("PointingGame", margin)
+        self.average, self.classes = average, classes
         self.add_state("label", default=[], dist_reduce_fx="cat")
 
     def score(self, evidence: Evidence) -> Scores:

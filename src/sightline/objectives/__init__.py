@@ -1,12 +1,13 @@
 """The objectives, each with its paper. This is the list."""
 
+from sightline.contrast import cgc_loss  # Pillai et al., CVPR 2022
 from sightline.objectives.base import Objective
 from sightline.objectives.ce import CE
 from sightline.objectives.cfcn import (
     CFCN,
     causal_focus_loss,
 )  # Causally focused convolutional networks, ICLR 2022 submission
-from sightline.objectives.cgc import CGC, cgc_loss  # Pillai et al., CVPR 2022
+from sightline.objectives.cgc import CGC  # Pillai et al., CVPR 2022
 from sightline.objectives.gain import GAIN  # Li et al., CVPR 2018; GAIN-ext: Li et al., TPAMI 2020
 from sightline.objectives.gc import GC, gc_loss  # Pillai and Pirsiavash, AAAI 2021
 from sightline.objectives.groups import GroupDRO  # Sagawa et al., ICLR 2020

@@ -12,6 +12,7 @@ from sightline.objectives.step import Step
 from sightline.objectives.weights import Weight
 from sightline.passes import rank
 from sightline.types import Batch
+from sightline.views import surrounded
 
 
 def context_swap(image: Tensor, mask: Tensor, has_mask: Tensor, shift: int) -> Tensor:
@@ -27,22 +28,6 @@ def context_swap(image: Tensor, mask: Tensor, has_mask: Tensor, shift: int) -> T
         (B, C, *spatial). The other image's own evidence may show in the new background, as it would in life.
     """
     return surrounded(image, image.roll(-shift, 0), mask, has_mask)
-
-
-def surrounded(image: Tensor, other: Tensor, mask: Tensor, has_mask: Tensor, channel: int = 1) -> Tensor:
-    """``mask * image + (1 - mask) * other``: the evidence of `image` in the surroundings of `other`.
-
-    Args:
-        image, other: (B, C, *spatial), or (B, views, C, *spatial) with `channel=2`.
-        mask: (B, *spatial) in [0, 1], or (B, views, *spatial); 1 = evidence.
-        has_mask: (B,) bool; images without a mask are left as they are.
-        channel: the axis of `image` that holds channels.
-
-    Returns:
-        A tensor of the shape of `image`.
-    """
-    keep = torch.where(has_mask.view(-1, *[1] * (mask.ndim - 1)), mask, 1).unsqueeze(channel)
-    return torch.lerp(other, image, keep.to(image))
 
 
 def blurred(image: Tensor, sigma: float, axes: int = 2) -> Tensor:

@@ -1,0 +1,60 @@
+"""Metrics as they are typed: a key or the name of a class, then arguments."""
+
+from collections.abc import Sequence
+from inspect import signature
+from typing import Any, cast
+
+from sightline.metrics.per_image import PerImage
+from sightline.words import made
+
+GROUPS = {
+    "localisation": ("ch", "pg", "spg", "iou", "dice", "nqh"),
+    "faithfulness": ("insertion", "deletion", "topk", "cgc_loss", "sensitivity", "infidelity", "sanity"),
+    "robustness": ("fgsm", "flips_background", "flips_brightness", "stability_background", "stability_brightness"),
+}
+"""What can be asked for by one word."""
+
+VARIANTS = {
+    f"{key}_{under}": f"{key}:under={under}" for key in ("flips", "stability") for under in ("background", "brightness")
+}
+"""Keys that an argument is part of, and what they stand for."""
+
+
+def named(spec: str, **usual: Any) -> list[PerImage]:
+    """The metrics that `spec` describes: one of `sightline.metrics` by its key or name, then its arguments; or a group.
+
+    >>> named("pg:margin=5")
+    [PointingGame(margin=5.0, average='overall', classes=None)]
+    >>> [metric.key for metric in named("localisation")]
+    ['ch', 'pg', 'spg', 'iou', 'dice', 'nqh']
+
+    Args:
+        spec: KEY, NAME or KEY:key=value,key=value; "localisation", "faithfulness", "robustness", or "all" of them.
+        usual: arguments that a metric is given where it takes them and `spec` does not say otherwise.
+
+    Raises:
+        SightlineError: an unknown name or argument, or a value that does not fit its type; the message names it.
+    """
+    groups = GROUPS | {"all": tuple(key for keys in GROUPS.values() for key in keys)}
+    return [_one(key, usual) for key in groups.get(spec, (spec,))]
+
+
+def _one(spec: str, usual: dict[str, Any]) -> PerImage:
+    metric = made(VARIANTS.get(spec, spec), _kinds(), "metric")
+    unsaid = {key: value for key, value in usual.items() if f"{key}=" not in spec}
+    for key in unsaid.keys() & signature(type(metric)).parameters.keys():
+        setattr(metric, key, unsaid[key])
+    return cast(PerImage, metric)
+
+
+def keys() -> Sequence[str]:
+    """Those of all metrics."""
+    return sorted({kind.key for kind in _kinds().values()})
+
+
+def _kinds() -> dict[str, type[PerImage]]:
+    from sightline import metrics
+
+    exports = (getattr(metrics, name) for name in metrics.__all__)
+    kinds = [kind for kind in exports if isinstance(kind, type) and issubclass(kind, PerImage) and hasattr(kind, "key")]
+    return {kind.__name__: kind for kind in kinds} | {kind.key: kind for kind in kinds}
