@@ -175,7 +175,7 @@ def test_bad_data_stops_before_anything_is_trained(home, capsys, breaks, message
         (["compare", "runs/plain", "data"], "data holds no audit"),
         (["audit", "runs/plane"], "no run directory runs/plane"),
         (["audit", "runs/plain", "--data", "data"], "brings its data and weights"),
-        (["report", "data"], "neither comparison.json nor summary.json"),
+        (["report", "data"], "no comparison.json, summary.json or matrix.json"),
         (["layers", "torchvision:resnet81"], "Did you mean"),
         (["audit", "timm:resnet18", "--data", "data"], "pass --out"),
     ],

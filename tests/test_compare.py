@@ -60,7 +60,7 @@ def audit(folder: Path, frame: pd.DataFrame, run: str = "plain", file: str = "sc
         "split": "test",
         "explainer": "GradCAM()",
         "target": "label",
-        "margin": 15.0,
+        "scored_by": {"ch": "ContentHeatmap()", "pg": "PointingGame(margin=15.0)"},
         "data": {"name": "Cows", "hash": HASH, "images": len(frame), "classes": CLASSES},
         **summarise(frame, CLASSES),
     }
@@ -130,7 +130,7 @@ def test_scores_have_two_formats(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda frame: frame.drop(columns=["ch", "group"]), "has no column group, ch"),
+        (lambda frame: frame.drop(columns=["ch", "group"]), "has no column group"),
         (lambda frame: frame.assign(correct="yes"), "column correct holds what is no number"),
         (lambda frame: frame.assign(p_0=""), "column p_0 holds what is no number"),
         (lambda frame: pd.concat([frame, frame[7:9]]), "names image '0007' more than once"),
@@ -243,7 +243,7 @@ def test_a_comparison_says_what_it_should(two: list[Path], tmp_path: Path) -> No
     assert found["metrics"] == {metric: {"plain": of_a[metric], "guided": of_b[metric]} for metric in of_a}
     assert list(found["differences"]) == ["guided"]
     for metric, entry in found["differences"]["guided"].items():
-        assert entry["test"] == ("McNemar exact" if metric == "accuracy" else "paired bootstrap")
+        assert entry["test"] == ("McNemar exact" if metric in ("accuracy", "pg") else "paired bootstrap")
         assert entry["low"] <= entry["value"] <= entry["high"]
         assert 0 < entry["p"] <= 1
         if metric not in ("ch", "pg"):  # those are over the images where both define them
@@ -308,7 +308,7 @@ def test_runs_without_masks_and_groups_compare_as_well(tmp_path: Path) -> None:
             r"different data: Cows \(.*Goats \(",
         ),
         ({"split": "shifted"}, "differ in their split: 'test' and 'shifted'"),
-        ({"margin": 3.0}, "differ in their margin: 15.0 and 3.0"),
+        ({"scored_by": {"pg": "PointingGame(margin=3.0)"}}, "differ in their scored_by: .*15.0.*3.0"),
         ({"target": "prediction"}, "differ in their target"),
     ],
 )
@@ -354,7 +354,7 @@ def test_the_table(two: list[Path], tmp_path: Path) -> None:
     text = table(found)
     head, _, titles, plain, guided, other, *_ = text.splitlines()
     assert head == "Cows, test: 60 images; baseline plain"
-    assert titles.split() == ["accuracy", "%", "macro-F1", "AUROC", "worst", "grp", "%", "CH", "PG", "%"]
+    assert titles.split() == ["Accuracy", "%", "Macro-F1", "AUROC", "Worst", "group", "%", "CH", "PG", "%"]
     accuracy = found["metrics"]["accuracy"]["guided"]
     half = 50 * (accuracy["high"] - accuracy["low"])
     assert f"{100 * accuracy['value']:.1f} ±{half:.1f}*" in guided

@@ -1,11 +1,15 @@
 """Score one model on one split: accuracy, where its maps lie, and the per-image numbers behind both."""
 
 import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -16,14 +20,19 @@ from sightline import __version__, models, recipe
 from sightline.data import Source
 from sightline.errors import SightlineError
 from sightline.explainers import Explainer, GradCAM, bind
+from sightline.explainers.base import mapped
+from sightline.explainers.names import told_apart
 from sightline.files import whole, write_json
-from sightline.metrics import ContentHeatmap, PerImage, PointingGame
-from sightline.passes import evaluating, record
-from sightline.scores import summarise, write_scores
+from sightline.metrics import ContentHeatmap, Curve, PerImage, PointingGame
+from sightline.passes import Pass, evaluating, logits_of, record
+from sightline.scores import summarise, summarise_curves, write_scores
+from sightline.stored import Stored, fingerprint, stored
 from sightline.types import Batch, Evidence
 from sightline.versions import versions
 
 GALLERY = 256
+OTHERS = 3
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -52,56 +61,66 @@ def audit(
     data: Source,
     out: str | Path,
     *,
-    explainer: Explainer | None = None,
+    explainers: Sequence[Explainer] = (GradCAM(elementwise=True),),
+    metrics: Sequence[PerImage] | None = None,
     target: Literal["label", "prediction"] = "label",
     margin: float | None = None,
     batch_size: int = 64,
     level: float = 0.95,
     file: Literal["csv", "parquet"] = "csv",
+    maps: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Explain and score every image of a dataset; write scores, summary.json and gallery.npz into `out`.
+    """Explain and score every image of a dataset; write scores, curves, summary.json and gallery.npz into `out`.
+
+    All explainers share one pass over the data, and no more than a batch of it is held. What the first explainer's maps
+    score goes by the metrics' keys ("ch"), what the others' score has the explainer's name with it ("ch@WBP"). Of a
+    multi-label dataset every class that an image has is explained and scored, in a row of its own.
 
     Args:
         subject: the model; scored in evaluation mode, on the device of its parameters.
         data: the split to score.
         out: the audit directory; its files are replaced.
-        explainer: element-wise Grad-CAM at the layer `find_layer` chooses, unless another is given.
+        explainers: element-wise Grad-CAM at the layer `find_layer` chooses, unless others are given. The first one's
+            maps are shown.
+        metrics: CH and PG, unless others are given.
         target: explain each image's label, as the papers do, or the model's own prediction.
-        margin: of the pointing game, in pixels of the masks; None for 15 pixels of an image with a short side of 448,
-            the size at which the papers measure, and in proportion for others.
+        margin: of the pointing game, in pixels of the masks, where `metrics` is left out; None for 15 pixels of an
+            image with a short side of 448, the size at which the papers measure, and in proportion for others.
         batch_size: images in memory at a time.
         level: of the intervals.
         file: format of the scores.
+        maps: a folder in which maps are kept, and from which they are taken where weights, data, target and explainer
+            are the same.
 
     Returns:
         What summary.json holds.
 
     Raises:
-        SightlineError: unlabelled or multi-label data, classes that do not fit the model's, no layer that can be
-            explained, or a folder that cannot be written.
+        SightlineError: unlabelled data, classes that do not fit the model's, no layer that can be explained, a metric
+            that does not suit the data, or a folder that cannot be written.
     """
-    if data.labels.ndim != 1:
-        raise SightlineError(f"{data.name} is multi-label: audit needs one class per image.")
-    if unlabelled := int((data.labels < 0).sum()):
-        raise SightlineError(f"{unlabelled} images of {data.name} are unlabelled: audit needs a class for each.")
+    rows = _rows(data, target)
     out = Path(out)
-    margin = margin if margin is not None else 15 * min(data.size) / 448
-    bound = bind(explainer or GradCAM(elementwise=True), subject.model, data.size)
-    metrics: dict[str, PerImage] = {"ch": ContentHeatmap(), "pg": PointingGame(margin=margin)}
-    gallery = _Gallery(data)
-    device = next(subject.model.parameters(), torch.empty(0)).device
-    logits, empty = [], []
-    with evaluating(subject.model):
+    metrics = metrics or (ContentHeatmap(), PointingGame(margin=scaled_margin(data.size, margin)))
+    panels, of_image = _panels(subject.model, data, explainers, metrics)
+    gallery, logits = _Gallery(data, rows), []
+    others = any("others" in metric.needs for metric in metrics)
+    made_of = {"weights": fingerprint(subject.model), "data": data.hash(), "target": target} if maps else {}
+    with evaluating(subject.model), ExitStack() as files:
+        for panel in panels:
+            of_panel = made_of | {"explainer": repr(panel.explainer)}
+            panel.stored = files.enter_context(stored(Path(maps) if maps else None, of_panel, len(rows.image)))
         for batch in tqdm(DataLoader(data, batch_size), desc=f"audit {subject.name} on {data.split}", leave=False):
-            # What a training set hides from training, it knows all the same.
-            batch = batch._replace(label=torch.from_numpy(data.labels[batch.index.numpy()]))
-            evidence = _evidence(subject.model, bound, Batch(*(t.to(device) for t in batch)), target)
-            for metric in metrics.values():
-                metric.update(evidence)
-            gallery.add(evidence)
-            logits.append(evidence.logits.double().cpu())
-            empty.append((evidence.map.flatten(1).amax(1) == 0).cpu())
-    frame = _frame(data, torch.cat(logits), torch.cat(empty), metrics)
+            run = _recorded(subject.model, batch, panels)
+            for seen in _seen(run, batch, data, rows, target, others):
+                for panel in panels:
+                    panel.score(seen)
+                for metric in of_image.values():
+                    metric.update(seen.evidence)
+                gallery.add(seen.evidence.index, panels[0].latest)
+            logits.append(run.logits.detach().double().cpu())
+    frame = _frame(data, rows, torch.cat(logits), panels, of_image)
+    curves = _curves(panels, of_image, len(rows.image))
     summary = {
         "sightline": __version__,
         "kind": "audit",
@@ -110,71 +129,339 @@ def audit(
         "split": data.split,
         "seed": subject.seed,
         "data": {"name": data.name, "hash": data.hash(), "images": len(data), "classes": list(data.classes)},
-        "explainer": repr(bound),
+        "explainer": repr(panels[0].explainer),
+        "explainers": {panel.name: repr(panel.explainer) for panel in panels},
+        "scored_by": {key: repr(metric) for key, metric in {**panels[0].metrics, **of_image}.items()},
         "target": target,
-        "margin": margin,
         "versions": versions(),
         "level": level,
         **summarise(frame, data.classes, level=level),
+        "curves": summarise_curves(curves, level),
     }
     write_scores(out / f"scores.{file}", frame)
+    _write_curves(out / "curves.npz", frame["id"], curves)
     gallery.write(out / "gallery.npz")
     write_json(out / "summary.json", summary)
     return summary
 
 
-def _evidence(model: nn.Module, explainer: Explainer, batch: Batch, target: str) -> Evidence:
-    run = record(model, batch.image, taps=explainer.taps, ruled=explainer.ruled, differentiable=False)
-    maps = explainer(run, batch.label if target == "label" else None)
-    return Evidence(maps.float().relu(), batch.mask, batch.has_mask, run.logits.detach(), batch.label, batch.index)
+def scaled_margin(size: Sequence[int], margin: float | None = None) -> float:
+    """`margin`, or the papers' 15 pixels at a short side of 448 in proportion to images of `size`."""
+    return 15 * min(size) / 448 if margin is None else margin
 
 
-def _frame(data: Source, logits: Tensor, empty: Tensor, metrics: dict[str, PerImage]) -> pd.DataFrame:
-    """One row per image, in the dataset's order."""
+# Rows: what is explained and scored -----------------------------------------------------------------------------------
+
+
+class _Rows(NamedTuple):
+    """One row for each class that an image has; one for an image that has none, which is not explained."""
+
+    image: Array
+    """(R,) index of the row's image, ascending."""
+    label: Array
+    """(R,) class number, -1 for none."""
+    first: Array
+    """(N + 1,) the first row of each image."""
+    multi: bool
+    """Whether images may have several classes."""
+
+
+def _rows(data: Source, target: str) -> _Rows:
+    if unlabelled := int((data.labels.reshape(len(data), -1) < 0).any(1).sum()):
+        raise SightlineError(f"{unlabelled} images of {data.name} are unlabelled: audit needs a class for each.")
+    if data.labels.ndim == 1:
+        each = np.arange(len(data))
+        return _Rows(each, data.labels, np.arange(len(data) + 1), False)
+    if target != "label":
+        raise SightlineError(f"{data.name} is multi-label: its maps can only be of the labels. Use target='label'.")
+    has = data.labels > 0
+    none = np.flatnonzero(~has.any(1))
+    image, label = np.nonzero(has)
+    image, label = np.concatenate([image, none]), np.concatenate([label, np.full(len(none), -1)])
+    order = np.argsort(image, kind="stable")
+    return _Rows(image[order], label[order], np.searchsorted(image[order], np.arange(len(data) + 1)), True)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Those images of a batch that have a row of the same rank, and what the pass says of them."""
+
+    run: Pass
+    at: Tensor
+    """(b,) their places in the batch."""
+    target: Tensor
+    """(B,) the class explained, for all of the batch."""
+    evidence: Evidence
+    """Without a map, and without `explain`."""
+
+
+def _seen(run: Pass, batch: Batch, data: Source, rows: _Rows, target: str, others: bool) -> Iterator[_Seen]:
+    """A batch once for single labels; for several, as often as its images have classes at most."""
+    index = batch.index.numpy()  # an array: numpy would take a tensor of one number for that number
+    first, end = rows.first[index], rows.first[index + 1]
+    for rank in range(int((end - first).max())):
+        row = np.minimum(first + rank, end - 1)
+        label = torch.from_numpy(rows.label[row])
+        at = torch.from_numpy(np.flatnonzero((first + rank < end) & (rows.label[row] >= 0)))
+        if not len(at):
+            continue
+        device = run.logits.device
+        explained = run.target() if target == "prediction" else label.clamp(min=0).to(device)
+        mask = batch.mask if not rows.multi or batch.mask.ndim < batch.image.ndim else _of_class(batch.mask, label)
+        evidence = Evidence(
+            torch.zeros_like(mask[at]),
+            mask[at],
+            batch.has_mask[at],
+            run.logits.detach()[at],
+            label[at],
+            torch.from_numpy(row)[at],
+            image=run.image.detach()[at],
+            target=explained[at],
+            predict=lambda images: logits_of(run.model(images)),
+            zero=run.zero,
+            others=_others(data, batch.index[at]) if others else None,
+            model=run.model,
+        )
+        there: dict[str, Any] = {k: v.to(device) for k, v in evidence._asdict().items() if isinstance(v, Tensor)}
+        yield _Seen(run, at.to(device), explained, evidence._replace(**there))
+
+
+def _of_class(mask: Tensor, label: Tensor) -> Tensor:
+    """(B, *spatial) each image's mask of its class, of (B, classes, *spatial)."""
+    return mask[torch.arange(len(mask)), label.clamp(min=0)]
+
+
+def _others(data: Source, index: Tensor) -> Tensor:
+    """(B, 3, C, *spatial) images that share no class with each of those at `index`, drawn by that index."""
+    return torch.stack([torch.stack([data[j].image for j in _drawn(data, i)]) for i in index.tolist()])
+
+
+def _drawn(data: Source, index: int) -> list[int]:
+    labels = data.labels
+    foreign = np.flatnonzero(labels @ labels[index] == 0 if labels.ndim > 1 else labels != labels[index])
+    if not len(foreign):
+        raise SightlineError(f"image {data.ids[index]!r} of {data.name} has no other that shares no class with it.")
+    chosen = np.random.default_rng([index, OTHERS]).choice(foreign, OTHERS, replace=len(foreign) < OTHERS)
+    return [int(other) for other in chosen]
+
+
+# Panels: an explainer and the metrics that score its maps -------------------------------------------------------------
+
+
+class _Panel:
+    """One explainer, and the metrics that score its maps."""
+
+    def __init__(self, name: str, explainer: Explainer, metrics: Mapping[str, PerImage]) -> None:
+        self.name, self.explainer, self.metrics = name, explainer, metrics
+        self.stored: Stored | None = None
+        self.latest = torch.empty(0)
+        """The maps scored last, at their own resolution."""
+        self.empty: list[Tensor] = []
+
+    def score(self, seen: _Seen) -> None:
+        """Explain what is seen, and score the maps."""
+        self.latest = self._maps(seen)
+        self.empty.append(torch.stack([seen.evidence.index, self.latest.flatten(1).amax(1) == 0], 1).cpu())
+        evidence = seen.evidence._replace(map=self.latest, explain=partial(self._explain, seen))
+        for metric in self.metrics.values():
+            metric.update(evidence)
+
+    @property
+    def known(self) -> bool:
+        """Whether all maps are at hand already."""
+        return self.stored is not None and bool(self.stored.kept)
+
+    def _maps(self, seen: _Seen) -> Tensor:
+        row = seen.evidence.index
+        kept = self.stored.get(row) if self.stored else None
+        if kept is not None:
+            return kept.to(row.device).relu()
+        maps = self.explainer(seen.run, seen.target)[seen.at].float()
+        return (self.stored.put(row, maps).to(row.device) if self.stored else maps).relu()
+
+    def _explain(self, seen: _Seen, images: Tensor, model: nn.Module | None = None) -> Tensor:
+        """Maps of the same classes in other images, or by another model."""
+        model = seen.run.model if model is None else model
+        with torch.enable_grad():  # which torchmetrics turns off
+            return mapped(self.explainer, model, images, seen.target[seen.at]).float().relu()
+
+
+def _panels(
+    model: nn.Module, data: Source, explainers: Sequence[Explainer], metrics: Sequence[PerImage]
+) -> tuple[list[_Panel], dict[str, PerImage]]:
+    """The explainers, each with metrics of its own; and the metrics that no map is needed for."""
+    keyed = _keyed(metrics)
+    of_map = {key: metric for key, metric in keyed.items() if metric.of_map}
+    if data.labels.ndim > 1 and len(of_map) < len(keyed):
+        unfit = ", ".join(type(metric).__name__ for metric in metrics if not metric.of_map)
+        raise SightlineError(f"{data.name} is multi-label: {unfit} needs one class per image. Leave it out.")
+    bound = told_apart([bind(explainer, model, data.size) for explainer in explainers])
+    panels = [
+        _Panel(name, explainer, {key: cast(PerImage, metric.clone()) for key, metric in of_map.items()})
+        for name, explainer in bound.items()
+    ]
+    return panels, {key: metric for key, metric in keyed.items() if not metric.of_map}
+
+
+def _keyed(metrics: Sequence[PerImage]) -> dict[str, PerImage]:
+    """Each metric by its key, with a number from the second of its kind on."""
+    keyed: dict[str, PerImage] = {}
+    for metric in metrics:
+        names = [metric.key, *(f"{metric.key}-{k}" for k in range(2, len(metrics) + 2))]
+        keyed[next(name for name in names if name not in keyed)] = metric
+    return keyed
+
+
+def _recorded(model: nn.Module, batch: Batch, panels: Sequence[_Panel]) -> Pass:
+    """One pass with what all explainers need whose maps are not at hand."""
+    explainers = [panel.explainer for panel in panels if not panel.known]
+    device = next(model.parameters(), torch.empty(0)).device
+    return record(
+        model,
+        batch.image.to(device),
+        taps=dict.fromkeys(tap for explainer in explainers for tap in explainer.taps),
+        ruled=any(explainer.ruled for explainer in explainers),
+        differentiable=False,
+    )
+
+
+# What is written ------------------------------------------------------------------------------------------------------
+
+
+def _frame(
+    data: Source, rows: _Rows, logits: Tensor, panels: Sequence[_Panel], of_image: Mapping[str, PerImage]
+) -> pd.DataFrame:
+    """One row per image, or per image and class, in the dataset's order."""
     if logits.shape[1] != len(data.classes):
         raise SightlineError(f"the model has {logits.shape[1]} outputs, {data.name} has {len(data.classes)} classes.")
-    probability = logits.softmax(1).numpy()
-    classes = np.array(data.classes)
-    top = probability.argmax(1)
-    scores = {name: metric.scores()[1].cpu().numpy() for name, metric in metrics.items()}
+    probability = (logits.sigmoid() if rows.multi else logits.softmax(1)).numpy()[rows.image]
+    decided = _found(rows, data.classes, probability) if rows.multi else _chosen(rows, data.classes, probability)
     columns = {
-        "id": list(data.ids),
-        "index": range(len(data)),
-        "label": classes[data.labels],
-        "prediction": classes[top],
-        "correct": (top == data.labels).astype(int),
-        "confidence": probability.max(1),
-        "group": data.groups,
-        "has_mask": data.has_mask.astype(int),
-        **scores,
-        "empty_map": empty.numpy().astype(int),
+        "id": [
+            row_id(data, image, label, rows.multi)
+            for image, label in zip(rows.image.tolist(), rows.label.tolist(), strict=True)
+        ],
+        "index": np.arange(len(rows.image)),
+        **({"image": np.array(data.ids)[rows.image]} if rows.multi else {}),
+        **decided,
+        "group": data.groups[rows.image],
+        "has_mask": data.has_mask[rows.image].astype(int),
+        **{name: _column(metric, len(rows.image)) for name, metric in _named(panels, of_image)},
+        **{f"empty_map{_suffix(panels, panel)}": _emptiness(panel, len(rows.image)) for panel in panels},
     }
-    return pd.DataFrame(columns | {f"p_{name}": probability[:, i] for i, name in enumerate(classes)})
+    return pd.DataFrame(columns | {f"p_{name}": probability[:, i] for i, name in enumerate(data.classes)})
+
+
+def _chosen(rows: _Rows, classes: Sequence[str], probability: Array) -> dict[str, Array]:
+    """What the model says where it has to choose one class."""
+    names, top = np.array(classes), probability.argmax(1)
+    return {
+        "label": names[rows.label],
+        "prediction": names[top],
+        "correct": (top == rows.label).astype(int),
+        "confidence": probability.max(1),
+    }
+
+
+def _found(rows: _Rows, classes: Sequence[str], probability: Array) -> dict[str, Array]:
+    """What it says of a class that the image has: that it sees it, or nothing."""
+    own = probability[np.arange(len(rows.label)), rows.label.clip(0)]
+    label = np.where(rows.label < 0, "", np.array(classes)[rows.label.clip(0)])
+    correct = (own > 0.5) & (rows.label >= 0)
+    return {
+        "label": label,
+        "prediction": np.where(correct, label, ""),
+        "correct": correct.astype(int),
+        "confidence": own,
+    }
+
+
+def _named(panels: Sequence[_Panel], of_image: Mapping[str, PerImage]) -> Iterator[tuple[str, PerImage]]:
+    """The name under which each metric's numbers are kept."""
+    for panel in panels:
+        for key, metric in panel.metrics.items():
+            yield f"{key}{_suffix(panels, panel)}", metric
+    yield from of_image.items()
+
+
+def _suffix(panels: Sequence[_Panel], panel: _Panel) -> str:
+    return "" if panel is panels[0] else f"@{panel.name}"
+
+
+def _column(metric: PerImage, count: int) -> Array:
+    """(R,) scores, NaN where there is none."""
+    return _spread(*metric.scores(), count)
+
+
+def _emptiness(panel: _Panel, count: int) -> Array:
+    """(R,) 1 where the map is zero everywhere."""
+    index, empty = torch.cat(panel.empty).unbind(1)
+    return np.nan_to_num(_spread(index, empty.double(), count)).astype(int)
+
+
+def _spread(index: Tensor, values: Tensor, count: int) -> Array:
+    """(R, ...) values at their rows, NaN at all others."""
+    spread = np.full((count, *values.shape[1:]), np.nan)
+    spread[index.cpu().numpy()] = values.double().cpu().numpy()
+    return spread
+
+
+def _curves(
+    panels: Sequence[_Panel], of_image: Mapping[str, PerImage], count: int
+) -> dict[str, tuple[tuple[float, ...], Array]]:
+    """By name, the places and the (R, p) curves of those metrics that draw them."""
+    named = ((name, metric) for name, metric in _named(panels, of_image) if isinstance(metric, Curve))
+    return {name: (metric.axis, _spread(*metric.curves(), count)) for name, metric in named}
+
+
+def _write_curves(path: Path, ids: pd.Series, curves: Mapping[str, tuple[tuple[float, ...], Array]]) -> None:
+    if not curves:
+        path.unlink(missing_ok=True)
+        return
+    arrays: dict[str, Any] = {f"curve/{name}": values.astype(np.float32) for name, (_, values) in curves.items()}
+    axes: dict[str, Any] = {f"axis/{name}": np.array(axis) for name, (axis, _) in curves.items()}
+    with whole(path) as temporary:
+        np.savez_compressed(temporary, id=ids.to_numpy(str), **arrays, **axes)
 
 
 class _Gallery:
     """Images, masks and maps of a fixed subset: the same images for every audit of the same data."""
 
-    def __init__(self, data: Source) -> None:
+    def __init__(self, data: Source, rows: _Rows) -> None:
         order = sorted(range(len(data)), key=lambda i: hashlib.sha256(data.ids[i].encode()).digest())
-        self.data, self.chosen = data, sorted(order[:GALLERY])
-        self.maps: dict[int, np.ndarray[Any, Any]] = {}
+        self.data = data
+        shown = [row for image in sorted(order[:GALLERY]) for row in range(rows.first[image], rows.first[image + 1])]
+        self.rows = {row: int(rows.image[row]) for row in shown if rows.label[row] >= 0}
+        self.label, self.multi = rows.label.tolist(), rows.multi
+        self.maps: dict[int, Array] = {}
 
-    def add(self, evidence: Evidence) -> None:
-        wanted = set(self.chosen)
-        for index, one in zip(evidence.index.tolist(), evidence.map.cpu(), strict=True):
-            if index in wanted:
+    def add(self, index: Tensor, maps: Tensor) -> None:
+        """Keep the maps (B, *spatial) of those rows (B,) that are shown."""
+        for row, one in zip(index.tolist(), maps.cpu(), strict=True):
+            if row in self.rows:
                 # A float16 cannot hold maps of magnitude 1e-8: keep each map's shape, and zero maps zero.
-                self.maps[index] = (one / one.max().clamp(min=torch.finfo(one.dtype).tiny)).numpy().astype(np.float16)
+                self.maps[row] = (one / one.max().clamp(min=torch.finfo(one.dtype).tiny)).numpy().astype(np.float16)
 
     def write(self, path: Path) -> None:
-        pairs = [self.data.read(i) for i in self.chosen]
+        """Write the images with their masks and maps."""
+        pairs = [self.data.read(image) for image in self.rows.values()]
+        masks = [self._mask(mask, row) for (_, mask), row in zip(pairs, self.rows, strict=True)]
         with whole(path) as temporary:
             np.savez_compressed(
                 temporary,
-                id=np.array([self.data.ids[i] for i in self.chosen]),
+                id=np.array(
+                    [row_id(self.data, image, self.label[row], self.multi) for row, image in self.rows.items()]
+                ),
                 image=np.stack([np.broadcast_to(image, (*image.shape[:2], 3)) for image, _ in pairs]),
-                mask=np.stack([mask for _, mask in pairs]).astype(np.uint8),
-                has_mask=self.data.has_mask[self.chosen],
-                map=np.stack([self.maps[i] for i in self.chosen]),
+                mask=np.stack(masks).astype(np.uint8),
+                has_mask=self.data.has_mask[list(self.rows.values())],
+                map=np.stack([self.maps[row] for row in self.rows]),
             )
+
+    def _mask(self, mask: Array, row: int) -> Array:
+        return mask[self.label[row]] if mask.ndim > 2 else mask
+
+
+def row_id(data: Source, image: int, label: int, multi: bool) -> str:
+    """What a row is called: its image, and of several classes the one it is about."""
+    return f"{data.ids[image]}#{data.classes[label]}" if multi and label >= 0 else str(data.ids[image])

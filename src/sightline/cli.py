@@ -1,4 +1,4 @@
-"""The command line: demo, train, dfr, audit, compare, report, explain, layers."""
+"""The command line: demo, train, dfr, audit, compare, matrix, report, explain, layers."""
 
 import argparse
 import os
@@ -68,17 +68,22 @@ def dfr(args: argparse.Namespace) -> None:
 
 def audit(args: argparse.Namespace) -> None:
     """Score runs or models on splits."""
-    from sightline.audit import audit
+    from sightline.audit import audit, scaled_margin
     from sightline.explainers import GradCAM
+    from sightline.explainers.names import named
+    from sightline.metrics.names import named as scored_by
 
-    explainer = GradCAM(args.layer, elementwise=not args.averaged)
+    usual = GradCAM(args.layer, elementwise=not args.averaged)
+    explainers = [named(spec) for spec in args.explainer] or [usual]
     for name in args.models:
         subject, data = _subject(name, args)
+        margin = scaled_margin(data.size, args.margin)
         for split in args.split:
             out = _audit_folder(name, subject.name, args) / split
+            metrics = [metric for spec in args.metrics for metric in scored_by(spec, margin=margin)]
             summary = audit(
-                subject, data.on(split), out, explainer=explainer, target=args.target, margin=args.margin,
-                batch_size=args.batch_size, file=args.format,
+                subject, data.on(split), out, explainers=explainers, metrics=metrics, target=args.target,
+                batch_size=args.batch_size, file=args.format, maps=args.maps,
             )  # fmt: skip
             print(f"audited: {out}  {_line(summary)}")
 
@@ -91,6 +96,13 @@ def compare(args: argparse.Namespace) -> None:
         comparison = compare(audits, args.out / split)
         print(f"\n{split}\n{table(comparison)}\n")
     print(f"compared: {args.out}")
+
+
+def matrix(args: argparse.Namespace) -> None:
+    """Put models that were audited on several data sets side by side."""
+    from sightline.matrix import matrix, table
+
+    print(f"{table(matrix(_audits(args.audits), args.metric, args.out))}\n\nmatrix: {args.out / 'matrix.json'}")
 
 
 def report(args: argparse.Namespace) -> None:
@@ -159,7 +171,8 @@ def _subject(name: str, args: argparse.Namespace) -> "tuple[Subject, Source]":
         Habitats(args.split[0]) if args.data == "Habitats" else Folder(args.data, split=args.split[0], size=args.size)
     )
     model = models.load(name, num_classes=len(data.classes), channels=data.channels, weights=args.weights)
-    return Subject(model, name.replace(":", "-").replace("/", "-"), name), data
+    called = run.name if (run := _run(name)) else name.replace(":", "-").replace("/", "-")
+    return Subject(model, called, name), data
 
 
 def _viewer(args: argparse.Namespace) -> "tuple[Classifier, tuple[int, int], tuple[str, ...]]":
@@ -245,14 +258,28 @@ def _by_split(folders: Sequence[Path], splits: Sequence[str] | None) -> dict[str
     return {split: [folder / "audit" / split for folder in folders] for split in wanted}
 
 
+def _audits(folders: Sequence[Path]) -> list[Path]:
+    """Audit directories as they are, of run directories all audits, of other folders all that lie below."""
+    found: list[Path] = []
+    for folder in folders:
+        lone = (folder / "summary.json").exists()
+        inside = [folder] if lone else sorted(path.parent for path in folder.rglob("summary.json"))
+        if not inside:
+            raise SightlineError(f"{folder} holds no audit. Run `sightline audit` first.")
+        found += inside
+    return found
+
+
 def _reportable(results: Sequence[Path]) -> list[Path]:
-    """Comparison or audit directories, looked for one folder down where needed."""
+    """Comparison, audit or matrix directories, looked for one folder down where needed."""
     found = []
     for path in results:
         inside = sorted(file.parent for file in path.glob("*/comparison.json"))
-        if not inside and not any((path / name).exists() for name in ("comparison.json", "summary.json")):
+        if not inside and not any(
+            (path / name).exists() for name in ("comparison.json", "summary.json", "matrix.json")
+        ):
             raise SightlineError(
-                f"{path} holds neither comparison.json nor summary.json. Run `sightline compare` first."
+                f"{path} holds no comparison.json, summary.json or matrix.json. Run `sightline compare` first."
             )
         found += inside or [path]
     return found
@@ -317,7 +344,15 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--layer", help="where the maps live; found if left out")
     sub.add_argument("--averaged", action="store_true", help="channel-averaged Grad-CAM instead of element-wise")
     sub.add_argument("--target", choices=["label", "prediction"], default="label", help="the class explained")
-    sub.add_argument("--margin", type=float, help="of the pointing game, in pixels; default 15 at a short side of 448")
+    sub.add_argument(
+        "--explainer", nargs="+", default=[], metavar="NAME[:key=value,...]", help="the first one is shown"
+    )
+    sub.add_argument(
+        "--metrics", nargs="+", default=["ch", "pg"], metavar="KEY[:key=value,...]",
+        help="keys, or localisation, faithfulness, robustness, all",
+    )  # fmt: skip
+    sub.add_argument("--margin", type=float, help="of pointing games, in pixels; default 15 at a short side of 448")
+    sub.add_argument("--maps", type=Path, help="folder in which maps are kept and found again")
     sub.add_argument("--batch-size", type=_count, default=64)
     sub.add_argument("--format", choices=["csv", "parquet"], default="csv", help="of the per-image scores")
 
@@ -328,8 +363,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--split", nargs="+", help="default: every split all runs were audited on")
     sub.add_argument("--out", type=Path, default=Path("runs/comparison"))
 
+    sub = add(matrix)
+    sub.add_argument("audits", nargs="+", type=Path, metavar="RUN", help="run or audit directories, or folders of them")
+    sub.add_argument("--metric", default="auroc", help="such as accuracy, auroc, ch or ch@WBP")
+    sub.add_argument("--out", type=Path, default=Path("runs/matrix"), help="folder of matrix.json")
+
     sub = add(report)
-    sub.add_argument("results", nargs="+", type=Path, metavar="COMPARISON", help="what compare or audit wrote")
+    sub.add_argument("results", nargs="+", type=Path, metavar="COMPARISON", help="what compare, audit or matrix wrote")
     sub.add_argument("--out", type=Path, default=Path("runs/report.html"))
     sub.add_argument("--images", type=_count, default=24, help="rows of the gallery")
 

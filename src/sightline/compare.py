@@ -8,12 +8,17 @@ from typing import Any
 
 import pandas as pd
 
+from sightline.catalogue import metric
 from sightline.errors import SightlineError
 from sightline.files import read_json, write_json
 from sightline.scores import Sample, read_scores, samples, summarise
 from sightline.stats import mcnemar, paired_bootstrap
 
-_ALIKE = ("split", "target", "margin")  # what two audits of the same data must share for their numbers to be comparable
+_ALIKE = (
+    "split",
+    "target",
+    "scored_by",
+)  # what two audits of the same data must share for their numbers to be comparable
 
 
 @dataclass(frozen=True)
@@ -122,19 +127,19 @@ def _comparison(named: Mapping[str, Audit], level: float, seed: int) -> dict[str
         "runs": list(named),
         "baseline": baseline,
         "explainers": {name: one.summary.get("explainer") for name, one in named.items()},
-        "metrics": {metric: {name: of_runs[name][metric] for name in named} for metric in of_runs[baseline]},
+        "metrics": {key: {name: of_runs[name].get(key) for name in named} for key in of_runs[baseline]},
         "differences": {name: _differences(measured[baseline], measured[name], level, seed) for name in others},
     }
 
 
 def _differences(a: Mapping[str, Sample], b: Mapping[str, Sample], level: float, seed: int) -> dict[str, Any]:
-    return {metric: _difference(metric, a[metric], b[metric], level, seed) for metric in a}
+    return {key: _difference(a[key], b[key], level, seed) for key in a if key in b}
 
 
-def _difference(metric: str, a: Sample, b: Sample, level: float, seed: int) -> dict[str, Any]:
+def _difference(a: Sample, b: Sample, level: float, seed: int) -> dict[str, Any]:
     found = paired_bootstrap(a.data, b.data, a.statistic, level, a.resamples, seed)
     entry = {"value": found.value, "low": found.low, "high": found.high, "p": found.p, "n": found.n}
-    if metric != "accuracy":
+    if not a.binary or found.value is None:
         return entry | {"test": "paired bootstrap"}
     test = mcnemar(a.data, b.data)
     return entry | {"p": test.p, "test": "McNemar exact", "b": test.b, "c": test.c}
@@ -145,41 +150,35 @@ def _relative(folder: Path, out: str | Path) -> str:
     return Path(os.path.relpath(folder, out)).as_posix()
 
 
-# metric -> (title, unit, decimals)
-_COLUMNS = {
-    "accuracy": ("accuracy %", 100, 1),
-    "macro_f1": ("macro-F1", 1, 3),
-    "auroc": ("AUROC", 1, 3),
-    "worst_group": ("worst grp %", 100, 1),
-    "ch": ("CH", 1, 3),
-    "pg": ("PG %", 100, 1),
-}
-
-
 def table(comparison: Mapping[str, Any]) -> str:
     """A plain-text table: a row per run, a column per metric that any run has, value ± half the interval's width.
 
     A star follows where the interval of the difference to the baseline excludes zero.
     """
-    shown = {m: of for m, of in comparison["metrics"].items() if any(e and e["value"] is not None for e in of.values())}
-    rows = [["", *(_COLUMNS[metric][0] for metric in shown)]]
+    every = comparison["metrics"].items()
+    shown = {key: of for key, of in every if any(e and e["value"] is not None for e in of.values())}
+    rows = [["", *map(_heading, shown)]]
     for run in comparison["runs"]:
         clear = comparison["differences"].get(run, {})
-        rows.append([_short(run), *(_cell(metric, of[run], clear.get(metric)) for metric, of in shown.items())])
+        rows.append([_short(run), *(_cell(key, of[run], clear.get(key)) for key, of in shown.items())])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
     return "\n".join([_head(comparison), "", *lines, "", *_notes(comparison)])
 
 
-def _cell(metric: str, entry: Mapping[str, Any] | None, difference: Mapping[str, Any] | None) -> str:
+def _heading(key: str) -> str:
+    of = metric(key)
+    return f"{of.title} %" if of.scale == 100 else of.title
+
+
+def _cell(key: str, entry: Mapping[str, Any] | None, difference: Mapping[str, Any] | None) -> str:
     if entry is None or entry["value"] is None:
         return "– "
-    _, unit, decimals = _COLUMNS[metric]
-    star = "*" if _excludes_zero(difference) else " "
-    value = f"{unit * entry['value']:.{decimals}f}"
+    of, star = metric(key), "*" if _excludes_zero(difference) else " "
+    value = f"{of.scale * entry['value']:.{of.digits}f}"
     if entry["low"] is None:
         return value + star
-    half = f"{unit * (entry['high'] - entry['low']) / 2:.{decimals}f}"
+    half = f"{of.scale * (entry['high'] - entry['low']) / 2:.{of.digits}f}"
     return f"{value} ±{half.removeprefix('0')}{star}"
 
 

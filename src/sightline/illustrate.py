@@ -1,7 +1,6 @@
 """Explain image files: raw maps, overlays and a contact sheet."""
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
@@ -18,6 +17,7 @@ from sightline.data.base import pair
 from sightline.data.loose import Array, distinct, gather, read_picture, read_volume
 from sightline.errors import SightlineError, did_you_mean
 from sightline.explainers import Explainer, GradCAM, bind
+from sightline.explainers.names import told_apart
 from sightline.files import whole
 from sightline.passes import Pass, evaluating, rank, record
 
@@ -99,7 +99,7 @@ def illustrate(
         SightlineError: a bad path, file, size, target or layer; a map that is not finite; `out` cannot be written.
     """
     items = _read(model, paths, size)
-    bound = _named([bind(explainer, model, items[0].image.shape[1:]) for explainer in explainers])
+    bound = told_apart([bind(explainer, model, items[0].image.shape[1:]) for explainer in explainers])
     with ExitStack() as files:
 
         def new(name: str) -> Path:
@@ -202,17 +202,6 @@ def _refuse_mixed(files: Sequence[Path], images: Sequence[Array]) -> None:
             raise SightlineError(
                 f"{path} has shape {image.shape}, {files[0]} {images[0].shape}: explain volumes of one shape at a time."
             )
-
-
-def _named(explainers: Sequence[Explainer]) -> dict[str, Explainer]:
-    """Each by the name of its class, with a number from the second of its kind on."""
-    seen: Counter[str] = Counter()
-    named = {}
-    for explainer in explainers:
-        kind = type(explainer).__name__
-        seen[kind] += 1
-        named[kind if seen[kind] == 1 else f"{kind}-{seen[kind]}"] = explainer
-    return named
 
 
 def _explain(

@@ -3,19 +3,20 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from sightline import stats
+from sightline.catalogue import metric
 from sightline.compat import require
 from sightline.errors import SightlineError, did_you_mean
 from sightline.files import whole
 
 TEXT = ("id", "label", "prediction", "group")
-NUMBERS = ("index", "correct", "confidence", "has_mask", "ch", "pg", "empty_map")
+NUMBERS = ("index", "correct", "confidence", "has_mask", "empty_map")
 MIN_GROUP = 5
 _EFFORT = 1_000_000_000  # numbers read by one bootstrap: some ten seconds
 
@@ -29,7 +30,10 @@ def write_scores(path: str | Path, frame: pd.DataFrame) -> None:
     path = Path(path)
     other = _sibling(path)
     # Doubles throughout: what is read back gives the same numbers to the last digit.
-    frame = frame.astype(dict.fromkeys(frame.select_dtypes("float32"), "float64") | {"pg": "Int64"})
+    whole_numbers = [name for name in score_columns(frame) if metric(name).proportion]
+    frame = frame.astype(
+        dict.fromkeys(frame.select_dtypes("float32"), "float64") | dict.fromkeys(whole_numbers, "Int64")
+    )
     with whole(path) as temporary:
         if path.suffix == ".csv":
             frame.to_csv(temporary, index=False)
@@ -73,19 +77,21 @@ def _found(audit: Path) -> Path:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    return pd.read_csv(
-        path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values={"ch": [""], "pg": [""]},
-    )  # fmt: skip
+    scored = score_columns(pd.read_csv(path, nrows=0))
+    text = dict.fromkeys((*TEXT, "image"), str)
+    # Only a score may be missing; elsewhere "" and "NA" are what they are.
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values={name: [""] for name in scored})
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
-    return pd.read_parquet(path, engine="pyarrow").astype({"pg": "float64"})
+    frame = pd.read_parquet(path, engine="pyarrow")
+    return frame.astype(dict.fromkeys(frame.select_dtypes("Int64"), "float64"))
 
 
 def _checked(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     if missing := [name for name in (*TEXT, *NUMBERS) if name not in frame]:
         raise SightlineError(f"{path} has no column {', '.join(missing)}. Run `sightline audit` again.")
-    for name in frame.columns.difference(list(TEXT)):
+    for name in frame.columns.difference([*TEXT, "image"]):
         if not is_numeric_dtype(frame[name]):
             raise SightlineError(f"{path}: column {name} holds what is no number. Run `sightline audit` again.")
     if (twice := frame["id"].duplicated()).any():
@@ -93,30 +99,50 @@ def _checked(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     return frame
 
 
+def score_columns(frame: pd.DataFrame) -> list[str]:
+    """The columns that hold metrics' scores, one number per row."""
+    others = {*TEXT, *NUMBERS, "image"}
+    return [name for name in map(str, frame) if name not in others and not name.startswith(("p_", "empty_map@"))]
+
+
 def summarise(
     frame: pd.DataFrame, classes: Sequence[str], level: float = 0.95, min_group: int = MIN_GROUP, seed: int = 0
 ) -> dict[str, Any]:
     """The entries "metrics", "groups" and "empty_maps" of an audit's summary.
 
-    accuracy, worst_group and pg carry Wilson intervals, ch a BCa bootstrap interval, macro_f1 and auroc a percentile
-    one. What is not defined is None; worst_group as a whole, where no group has `min_group` images.
+    Shares of images that are right or wrong (accuracy, worst_group, pg) carry Wilson intervals, means of other scores
+    BCa bootstrap ones, all else (macro_f1, auroc) percentile ones. What is not defined is None; worst_group as a whole,
+    where no group has `min_group` images.
 
     Raises:
         SightlineError: a label or prediction that is no class, a missing probability column, or a level outside (0, 1).
     """
     # The draws of the bootstrap go by row: in the order of the ids, the rows' order in the file does not matter.
     frame = frame.sort_values("id")
-    of, groups = samples(frame, classes, min_group), _groups(frame)
-    metrics = {
-        "accuracy": _proportion(frame["correct"], level),
-        "macro_f1": _entry(of["macro_f1"].interval(level, seed)),
-        "auroc": _entry(of["auroc"].interval(level, seed)),
-        "worst_group": _worst({name: right for name, right in groups.items() if len(right) >= min_group}, level),
-        "ch": _entry(stats.mean_interval(frame["ch"], level, seed=seed)),
-        "pg": _proportion(frame["pg"].dropna(), level),
-    }
+    groups = _groups(frame)
+    measured = samples(frame, classes, min_group)
+    metrics: dict[str, Any] = {name: sample.summary(level, seed) for name, sample in measured.items()}
+    if "worst_group" in metrics:
+        large = {name: right for name, right in groups.items() if len(right) >= min_group}
+        metrics["worst_group"] = _worst(large, level)
     by_group = {name: {"accuracy": float(right.mean()), "n": len(right)} for name, right in groups.items()}
     return {"metrics": metrics, "groups": by_group, "empty_maps": int(frame["empty_map"].sum())}
+
+
+def summarise_curves(
+    curves: Mapping[str, tuple[Sequence[float], stats.Array]], level: float = 0.95, seed: int = 0
+) -> dict[str, Any]:
+    """By name: the places, the mean curve, the ends of its bootstrap interval at each place, and how many images."""
+    return {name: _mean_curve(axis, values, level, seed) for name, (axis, values) in curves.items()}
+
+
+def _mean_curve(axis: Sequence[float], values: stats.Array, level: float, seed: int) -> dict[str, Any]:
+    known = values[~np.isnan(values).any(1)]
+    points = [stats.bootstrap(column, stats.means, level, 500, seed) for column in known.T]
+    return {"axis": list(axis), "n": len(known)} | {
+        end: [getattr(point, of) for point in points]
+        for end, of in (("mean", "value"), ("low", "low"), ("high", "high"))
+    }
 
 
 @dataclass(frozen=True)
@@ -125,15 +151,21 @@ class Sample:
 
     data: stats.Array
     statistic: stats.Statistic = stats.means
+    binary: bool = False
+    """Whether it is the share of ones among zeros and ones."""
 
     @property
     def resamples(self) -> int:
         """As many bootstrap samples as usual; fewer where each of them is large."""
         return int(np.clip(_EFFORT // max(self.data.size, 1), 200, stats.RESAMPLES))
 
-    def interval(self, level: float, seed: int) -> stats.Interval:
-        """The metric with its percentile bootstrap interval."""
-        return stats.bootstrap(self.data, self.statistic, level, self.resamples, seed)
+    def summary(self, level: float, seed: int) -> dict[str, Any]:
+        """The metric with its interval, as JSON."""
+        known = self.data[~np.isnan(self.data)] if self.statistic is stats.means else self.data
+        if self.binary:
+            return _entry(stats.proportion_interval(int(known.sum()), len(known), level))
+        method: Literal["bca", "percentile"] = "bca" if self.statistic is stats.means else "percentile"
+        return _entry(stats.bootstrap(known, self.statistic, level, self.resamples, seed, method))
 
 
 def samples(frame: pd.DataFrame, classes: Sequence[str], min_group: int = MIN_GROUP) -> dict[str, Sample]:
@@ -142,15 +174,41 @@ def samples(frame: pd.DataFrame, classes: Sequence[str], min_group: int = MIN_GR
     Raises:
         SightlineError: a label or prediction that is no class, or a missing probability column.
     """
+    decided = _several(frame, classes) if "image" in frame else _single(frame, classes, min_group)
+    scored = {
+        str(name): Sample(frame[name].to_numpy(float), binary=metric(name).proportion) for name in score_columns(frame)
+    }
+    return decided | scored
+
+
+def _single(frame: pd.DataFrame, classes: Sequence[str], min_group: int) -> dict[str, Sample]:
+    """What is made of decisions for one class per image."""
     label, prediction = (_numbers(frame, name, classes) for name in ("label", "prediction"))
     correct, group = frame["correct"].to_numpy(), _group_numbers(frame, min_group)
-    return {
-        "accuracy": Sample(correct),
+    probability = _probabilities(frame, classes)
+    found = {
+        "accuracy": Sample(correct, binary=True),
         "macro_f1": Sample(np.column_stack([label, prediction]), stats.macro_f1),
-        "auroc": Sample(np.column_stack([label, _probabilities(frame, classes)]), stats.macro_auroc),
+        "auroc": Sample(np.column_stack([label, probability]), stats.macro_auroc),
         "worst_group": Sample(np.column_stack([correct, group])[group >= 0], stats.worst_group),
-        "ch": Sample(frame["ch"].to_numpy(float)),
-        "pg": Sample(frame["pg"].to_numpy(float)),
+    }
+    if len(classes) > 5:
+        above = (probability > probability[np.arange(len(label)), label][:, None]).sum(1)
+        found["top5"] = Sample((above < 5).astype(int), binary=True)
+    return found
+
+
+def _several(frame: pd.DataFrame, classes: Sequence[str]) -> dict[str, Sample]:
+    """What is made of decisions for any number of classes per image; an image counts once, whatever its rows."""
+    one, image = frame.drop_duplicates("image"), pd.Index(frame["image"].unique())
+    probability, label = _probabilities(one, classes), np.zeros((len(one), len(classes)), int)
+    has = (frame["label"] != "").to_numpy()
+    label[image.get_indexer(pd.Index(frame["image"][has])), _numbers(frame[has], "label", classes)] = 1
+    decided = np.concatenate([label, (probability > 0.5).astype(int)], 1)
+    return {
+        "f1_per_class": Sample(decided, stats.f1_per_class),
+        "f1_overall": Sample(decided, stats.f1_overall),
+        "auroc": Sample(np.concatenate([label, probability], 1), stats.multilabel_auroc),
     }
 
 

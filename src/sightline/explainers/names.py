@@ -1,14 +1,13 @@
 """Explainers as they are typed: a name, then arguments."""
 
 import json
-import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, cast
 
-from jsonargparse import ArgumentError, ArgumentParser
-
-from sightline.errors import SightlineError, did_you_mean
 from sightline.explainers.base import Explainer
+from sightline.words import made
 
 
 def named(spec: str) -> Explainer:
@@ -20,17 +19,7 @@ def named(spec: str) -> Explainer:
     Raises:
         SightlineError: an unknown name or argument, or a value that does not fit its type; the message names it.
     """
-    name, _, arguments = spec.partition(":")
-    if name not in (kinds := _kinds()):
-        raise SightlineError(f"there is no explainer {name!r}. {did_you_mean(name, kinds)}")
-    kind = kinds[name]
-    known = [field.name for field in fields(kind) if field.init]
-    # A comma inside a value, as in a list, has no key behind it.
-    pairs = [_pair(text, spec) for text in re.split(r",(?=\s*\w+\s*=)", arguments) if text]
-    for key, _ in pairs:
-        if key not in known:
-            raise SightlineError(f"explainer {spec!r}: {name} takes no argument {key!r}. {did_you_mean(key, known)}")
-    return cast(Explainer, kind(**_typed(kind, pairs, spec)))
+    return cast(Explainer, made(spec, _kinds(), "explainer"))
 
 
 def spelt(explainer: Explainer) -> str:
@@ -46,6 +35,17 @@ def spelt(explainer: Explainer) -> str:
     return ":".join([type(explainer).__name__, *([",".join(pairs)] if pairs else [])])
 
 
+def told_apart(explainers: Sequence[Explainer]) -> dict[str, Explainer]:
+    """Each by the name of its class, with a number from the second of its kind on."""
+    seen: Counter[str] = Counter()
+    apart = {}
+    for explainer in explainers:
+        kind = type(explainer).__name__
+        seen[kind] += 1
+        apart[kind if seen[kind] == 1 else f"{kind}-{seen[kind]}"] = explainer
+    return apart
+
+
 def _plain(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
@@ -59,21 +59,3 @@ def _kinds() -> dict[str, type[Any]]:
 
 def _is_explainer(export: object) -> bool:
     return isinstance(export, type) and is_dataclass(export) and hasattr(export, "taps")
-
-
-def _pair(text: str, spec: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise SightlineError(f"explainer {spec!r}: {text!r} is no key=value. Write NAME:key=value,key=value.")
-    return key.strip(), value.strip()
-
-
-def _typed(kind: type[Any], pairs: list[tuple[str, str]], spec: str) -> dict[str, Any]:
-    """The values, read as the types of the constructor's arguments."""
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(kind)
-    try:
-        typed = vars(parser.instantiate(parser.parse_args([f"--{key}={value}" for key, value in pairs])))
-    except ArgumentError as error:
-        raise SightlineError(f"explainer {spec!r}: {' '.join(str(error).split())}") from error
-    return {key: typed[key] for key, _ in pairs}
