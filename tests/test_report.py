@@ -331,7 +331,8 @@ def test_wide_things_scroll_by_keyboard_in_their_own_box(page: Page) -> None:
 
 def test_has_everything_asked_for(page: Page) -> None:
     titles = re.findall(r"<h2>(.*?)</h2>", page.source)
-    assert titles == ["Numbers", "Maps against decisions", "Training", "Images", "Facts", "Words"]
+    sections = ["Differences", "Maps against decisions", "Mistakes", "Training", "Images", "Facts", "Words"]
+    assert titles == ["Numbers", *sections]
     for fact in (
         "Squares",
         "04" * 32,

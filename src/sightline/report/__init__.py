@@ -1,17 +1,22 @@
 """One self-contained HTML page about several runs: numbers, pictures and facts, from files alone."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from sightline import __version__
+from sightline.catalogue import Metric, metric
 from sightline.errors import SightlineError
 from sightline.files import write_text
-from sightline.report import charts, numbers, pictures, read, svg
+from sightline.report import charts, lines, numbers, pictures, read, svg, tables, words
+from sightline.report.forest import forests
 from sightline.report.gallery import Gallery, gallery
+from sightline.report.mistakes import Confusion, confusion, table
 from sightline.report.reproduce import commands
 from sightline.report.verdict import hardest, verdict
 
@@ -26,7 +31,8 @@ def build(
     """Write the report of some comparisons to one HTML file that needs no network.
 
     Args:
-        comparisons: comparison.json files or their folders, one for each split; or audit directories.
+        comparisons: comparison.json files or their folders, one for each split, or audit directories; and any
+            matrix.json files or their folders.
         out: the HTML file to write, whole or not at all.
         runs: run directories for training curves and recipes; by default those the audits lie in.
         title: the page's heading.
@@ -36,13 +42,15 @@ def build(
         `out`.
 
     Raises:
-        SightlineError: a comparison, summary, gallery or score file is missing or damaged, or `out` cannot be written.
+        SightlineError: a comparison, matrix, summary, gallery or score file is missing or damaged, or `out` cannot be
+            written.
     """
     if images < 1:
         raise SightlineError(f"images is {images}: expected at least 1 row for the gallery.")
-    out = Path(out)
-    splits = read.splits([Path(path) for path in comparisons])
-    write_text(out, _render(_content(splits, read.runs(splits, [Path(run) for run in runs]), title, images, out)))
+    out, paths = Path(out), [Path(path) for path in comparisons]
+    splits, matrices = read.splits(paths), read.matrices(paths)
+    found = read.runs(splits, [Path(run) for run in runs])
+    write_text(out, _render(_content(splits, found, title, images, out) | _across(splits, matrices)))
     return out
 
 
@@ -51,21 +59,24 @@ def _content(
 ) -> dict[str, Any]:
     hard = hardest(splits)
     colours = {run: k for k, run in enumerate(dict.fromkeys([*read.names(splits), *(run.name for run in runs)]))}
-    shown = {split.name: gallery(split, images if split is hard else max(1, images // 3)) for split in splits}
+    shown = _galleries(splits, hard, images)
+    main = tables.main(splits)
     return {
         "title": title,
         "version": __version__,
         "splits": splits,
+        "ordered": [hard, *(split for split in splits if split is not hard)],
         "hard": hard,
         "runs": runs,
         "names": read.names(splits),
         "colours": colours,
         "verdict": verdict(splits),
         "galleries": shown,
-        "curves": _curves(runs, colours),
+        "training": _training(runs, colours),
         "scatter": _scatter(hard, shown[hard.name], colours),
-        "dots": charts.dots({split.name: split.metrics.get("accuracy", {}) for split in splits}, colours),
-        "tables": {"main": numbers.MAIN, "more": numbers.MORE},
+        "dots": _dots(splits, hard, colours),
+        "main": main,
+        "parts": {split.name: _part(split, shown[split.name], main, colours) for split in splits},
         "write": numbers,
         "mark": svg.mark,
         "commands": commands(splits, runs, out),
@@ -74,20 +85,72 @@ def _content(
     }
 
 
+def _across(splits: Sequence[read.Split], matrices: Sequence[read.Matrix]) -> dict[str, Any]:
+    return {"matrices": matrices, "glossary": words.glossary(splits, matrices), "anchor": words.anchor}
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What is drawn of one split."""
+
+    rest: Mapping[str, Sequence[Metric]]
+    explainers: tables.OfExplainers | None
+    forests: Sequence[str]
+    other_forests: Sequence[str]
+    curves: Sequence[str]
+    other_curves: Sequence[str]
+    confusions: Sequence[tuple[Confusion, str]]
+    """Of each run; with its table drawn, where the classes are few."""
+
+
+def _part(split: read.Split, of_split: Gallery, main: Sequence[Metric], colours: Mapping[str, int]) -> _Part:
+    own = tables.shown(split)
+    curves, other_curves = (
+        [lines.metric_curve(split, k, colours) for k in lines.drawn(split, o)] for o in (False, True)
+    )
+    return _Part(
+        tables.rest(split, main),
+        tables.of_explainers(split),
+        forests(split, own, colours),
+        forests(split, [key for key in split.metrics if "@" in key], colours),
+        curves,
+        other_curves,
+        [] if split.decision is numbers.F1_OVERALL else _confusions(split, of_split, colours),
+    )
+
+
+def _confusions(split: read.Split, of_split: Gallery, colours: Mapping[str, int]) -> list[tuple[Confusion, str]]:
+    found = [confusion(run, split.data["classes"], decided) for run, decided in of_split.decided.items()]
+    return [(one, table(one, split.name, colours[one.run]) if one.few else "") for one in found]
+
+
+def _galleries(splits: Sequence[read.Split], hard: read.Split, images: int) -> dict[str, Gallery]:
+    """Of each split; in many rows, the pictures are small enough to keep the page small."""
+    rows = {split.name: images if split is hard else max(1, images // 3) for split in splits}
+    side = pictures.side(sum((1 + len(split.audits)) * rows[split.name] for split in splits))
+    return {split.name: gallery(split, rows[split.name], side) for split in splits}
+
+
 def _scatter(split: read.Split, of_split: Gallery, colours: Mapping[str, int]) -> str | None:
-    places = [charts.Place(run, split.estimate("ch", run), split.estimate("accuracy", run)) for run in split.audits]
-    return charts.scatter(places, colours, split.name, of_split.even_map, 1 / max(len(split.data["classes"]), 1))
+    of = split.decision
+    places = [charts.Place(run, split.estimate("ch", run), split.estimate(of.key, run), of) for run in split.audits]
+    chance = None if of is numbers.F1_OVERALL else 1 / max(len(split.data["classes"]), 1)
+    return charts.scatter(places, colours, split.name, of_split.even_map, chance)
 
 
-def _curves(runs: Sequence[read.Run], colours: Mapping[str, int]) -> list[str]:
-    """One small chart for each quantity any run logged: validation first, then the terms of the loss."""
-    quantities = dict.fromkeys(quantity for run in runs for quantity, points in run.curves.items() if points)
-    ordered = sorted(quantities, key=lambda quantity: not quantity.startswith("val"))
-    lines = {q: {run.name: run.curves[q] for run in runs if run.curves.get(q)} for q in ordered}
-    return [charts.curves(quantity, of_runs, colours) for quantity, of_runs in lines.items()]
+def _dots(splits: Sequence[read.Split], hard: read.Split, colours: Mapping[str, int]) -> str:
+    of = hard.decision
+    return charts.dots({split.name: split.metrics.get(of.key, {}) for split in splits}, colours, of)
+
+
+def _training(runs: Sequence[read.Run], colours: Mapping[str, int]) -> list[str]:
+    return [lines.training_curve(one, colours) for one in lines.logged({run.name: run.curves for run in runs})]
 
 
 def _render(content: Mapping[str, Any]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    source = files(__name__).joinpath("page.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(source).render(content)
+    environment.filters["metric"] = metric
+    source, style = (
+        files(__name__).joinpath(name).read_text(encoding="utf-8") for name in ("page.html.j2", "page.css")
+    )
+    return environment.from_string(source).render(content, style=Markup(style))

@@ -1,4 +1,4 @@
-"""The page's three charts: maps against decisions, accuracy by split, and training curves."""
+"""Maps against decisions, and decisions by split."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from xml.etree import ElementTree as ET
 
 from markupsafe import Markup
 
+from sightline.catalogue import Metric
 from sightline.report.numbers import ACCURACY, CH, Estimate, interval, shown
 from sightline.report.svg import (
     Axis,
@@ -18,7 +19,6 @@ from sightline.report.svg import (
     markup,
     share_span,
     short,
-    span,
     text,
 )
 
@@ -32,34 +32,36 @@ class Place:
 
     run: str
     ch: Estimate
-    accuracy: Estimate
+    decision: Estimate
+    metric: Metric = ACCURACY
+    """What says how good the decisions are."""
 
     def __str__(self) -> str:
-        return f"{self.run}, CH {shown(self.ch.value, CH)}, accuracy {_percent(self.accuracy)}"
+        return f"{self.run}, CH {shown(self.ch.value, CH)}, {self.metric.title} {_said(self.decision, self.metric)}"
 
 
 def scatter(
     places: Sequence[Place], colours: Colours, split: str, even_map: float | None = None, chance: float | None = None
 ) -> Markup | None:
-    """CH against accuracy, one mark with interval bars for each run, the baseline first; None where no run has both.
+    """CH against decisions, one mark with interval bars for each run, the baseline first; None where no run has both.
 
     Args:
-        places: the runs; those without CH or accuracy are left out.
+        places: the runs; those without CH or decisions are left out.
         colours: run -> number of its colour and shape.
         split: the images' name.
         even_map: CH of a map that spreads evenly, always drawn as a reference.
         chance: accuracy of guessing, drawn where it lies among the runs.
     """
-    places = [place for place in places if None not in (place.ch.value, place.accuracy.value)]
+    places = [place for place in places if None not in (place.ch.value, place.decision.value)]
     if not places:
         return None
-    width, height = 440, 360
-    svg = canvas(width, height, f"CH against accuracy on {split}: {'; '.join(map(str, places))}.")
+    width, height, of = 440, 360, places[0].metric
+    svg = canvas(width, height, f"CH against {of.title} on {split}: {'; '.join(map(str, places))}.")
     even = [] if even_map is None else [even_map]
     x = Axis(*share_span(_ends([place.ch for place in places]) + even), 44, width - 14)
-    y = Axis(*share_span(_ends([place.accuracy for place in places])), height - 50, 32)
-    frame(svg, x, y, lambda v: f"{v:.3g}", _hundredfold)
-    text(svg, 0, 15, f"Accuracy on {split}, % ↑", "title")
+    y = Axis(*share_span(_ends([place.decision for place in places])), height - 50, 32)
+    frame(svg, x, y, lambda v: f"{v:.3g}", lambda v: f"{of.scale * v:.3g}")
+    text(svg, 0, 15, f"{of.title} on {split}{_unit(of)} ↑", "title")
     text(svg, x.end, height - 6, "CH, share of the map on the evidence →", "title end")
     _references(svg, x, y, even_map, chance)
     _paths(svg, places, x, y)
@@ -79,7 +81,7 @@ def _references(svg: ET.Element, x: Axis, y: Axis, even_map: float | None, chanc
 
 
 def _at(place: Place, x: Axis, y: Axis) -> Point:
-    return x(place.ch.value or 0.0), y(place.accuracy.value or 0.0)
+    return x(place.ch.value or 0.0), y(place.decision.value or 0.0)
 
 
 def _paths(svg: ET.Element, places: Sequence[Place], x: Axis, y: Axis) -> None:
@@ -93,8 +95,8 @@ def _cross(parent: ET.Element, place: Place, x: Axis, y: Axis, colour: int) -> N
     at_x, at_y = _at(place, x, y)
     if place.ch.low is not None and place.ch.high is not None:
         add(parent, "line", x1=x(place.ch.low), x2=x(place.ch.high), y1=at_y, y2=at_y, class_="bar")
-    if place.accuracy.low is not None and place.accuracy.high is not None:
-        add(parent, "line", x1=at_x, x2=at_x, y1=y(place.accuracy.low), y2=y(place.accuracy.high), class_="bar")
+    if place.decision.low is not None and place.decision.high is not None:
+        add(parent, "line", x1=at_x, x2=at_x, y1=y(place.decision.low), y2=y(place.decision.high), class_="bar")
     dot(parent, colour, at_x, at_y, 6.5, str(place))
 
 
@@ -112,60 +114,41 @@ def _names(svg: ET.Element, places: Sequence[Place], x: Axis, y: Axis, colours: 
         text(group(svg, colours[place.run]), at_x + (-11 if left else 11), height, name, "name end" if left else "name")
 
 
-def dots(rows: Mapping[str, Mapping[str, Estimate]], colours: Colours) -> Markup:
-    """Accuracy, one line for each split and run: mark, interval and number. `rows` is split -> run -> estimate."""
+def dots(rows: Mapping[str, Mapping[str, Estimate]], colours: Colours, of: Metric = ACCURACY) -> Markup:
+    """Decisions, one line for each split and run: mark, interval and number. `rows` is split -> run -> estimate."""
     step, head, width, top = 23, 34, 440, 26.0
     every = [(run, split, estimate) for split, of_runs in rows.items() for run, estimate in of_runs.items()]
     height = top + head * len(rows) + step * len(every) + 34
-    words = "; ".join(f"{run} on {split} {_percent(estimate)}" for run, split, estimate in every)
-    svg = canvas(width, height, f"Accuracy by split: {words}.")
+    words = "; ".join(f"{run} on {split} {_said(estimate, of)}" for run, split, estimate in every)
+    svg = canvas(width, height, f"{of.title} by split: {words}.")
     x = Axis(*share_span(_ends([estimate for _, _, estimate in every])), 136, width - 54)
-    text(svg, 0, 15, "Accuracy by split, % →", "title")
-    columns(svg, x, top + 6, height - 26, _hundredfold)
+    text(svg, 0, 15, f"{of.title} by split{_unit(of)} →", "title")
+    columns(svg, x, top + 6, height - 26, lambda value: f"{of.scale * value:.3g}")
     for split, of_runs in rows.items():
         text(svg, 0, top + head - 9, split, "note")
         for k, (run, estimate) in enumerate(of_runs.items()):
-            _line(group(svg, colours[run]), run, estimate, x, top + head + step * (k + 0.5), colours[run])
+            _line(group(svg, colours[run]), run, estimate, of, x, top + head + step * (k + 0.5), colours[run])
         top += head + step * len(of_runs)
     return markup(svg)
 
 
-def _line(parent: ET.Element, run: str, estimate: Estimate, x: Axis, y: float, colour: int) -> None:
+def _line(parent: ET.Element, run: str, estimate: Estimate, of: Metric, x: Axis, y: float, colour: int) -> None:
     text(parent, 0, y + 4, short(run, 14), "name")
-    text(parent, x.end + 50, y + 4, shown(estimate.value, ACCURACY), "number end")
+    text(parent, x.end + 50, y + 4, shown(estimate.value, of), "number end")
     if estimate.low is not None and estimate.high is not None:
         add(parent, "line", x1=x(estimate.low), x2=x(estimate.high), y1=y, y2=y, class_="bar")
     if estimate.value is not None:
-        dot(parent, colour, x(estimate.value), y, 5.5, f"{run}, {_percent(estimate)}")
-
-
-def curves(title: str, lines: Mapping[str, Sequence[Point]], colours: Colours) -> Markup:
-    """One quantity over the epochs, one line for each run that logged it."""
-    width, height = 300, 190
-    last = "; ".join(f"{run} ends at {points[-1][1]:.3g}" for run, points in lines.items())
-    svg = canvas(width, height, f"{title} over epochs: {last}.")
-    epochs, values = zip(*(point for points in lines.values() for point in points), strict=True)
-    x = Axis(min(epochs), max(max(epochs), min(epochs) + 1), 46, width - 12)
-    y = Axis(*span(values, least=max(1e-9, 0.02 * max(map(abs, values)))), height - 38, 28)
-    frame(svg, x, y, lambda epoch: f"{epoch:.0f}" if epoch == round(epoch) else "", lambda value: f"{value:.3g}", 4)
-    text(svg, 0, 15, title, "title")
-    text(svg, x.end, height - 5, "epoch", "note end")
-    for run, points in lines.items():
-        places = [(x(epoch), y(value)) for epoch, value in points]
-        line = group(svg, colours[run])
-        add(line, "polyline", points=" ".join(f"{a:.1f},{b:.1f}" for a, b in places), class_="curve")
-        dot(line, colours[run], *places[-1], 4, run)
-    return markup(svg)
+        dot(parent, colour, x(estimate.value), y, 5.5, f"{run}, {_said(estimate, of)}")
 
 
 def _ends(estimates: Sequence[Estimate]) -> list[float]:
     return [end for e in estimates for end in (e.value, e.low, e.high) if end is not None]
 
 
-def _percent(estimate: Estimate) -> str:
-    bounds = interval(estimate, ACCURACY)
-    return f"{shown(estimate.value, ACCURACY)} %" + (f" ({bounds})" if bounds else "")
+def _said(estimate: Estimate, of: Metric) -> str:
+    bounds = interval(estimate, of)
+    return shown(estimate.value, of) + (" %" if of.scale == 100 else "") + (f" ({bounds})" if bounds else "")
 
 
-def _hundredfold(share: float) -> str:
-    return f"{100 * share:.3g}"
+def _unit(of: Metric) -> str:
+    return ", %" if of.scale == 100 else ""

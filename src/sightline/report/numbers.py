@@ -2,33 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from sightline.catalogue import Metric, metric
 
-@dataclass(frozen=True)
-class Metric:
-    """How a metric is called and written; for all of them higher is better."""
-
-    key: str
-    title: str
-    scale: int = 1
-    digits: int = 3
-
-    @property
-    def unit(self) -> str:
-        """Of the values as they are written."""
-        return "%" if self.scale == 100 else "0 to 1"
-
-
-ACCURACY = Metric("accuracy", "Accuracy", 100, 1)
-WORST = Metric("worst_group", "Worst group", 100, 1)
-CH = Metric("ch", "CH")
-PG = Metric("pg", "PG", 100, 1)
-MACRO_F1 = Metric("macro_f1", "Macro-F1")
-AUROC = Metric("auroc", "AUROC")
-MAIN = (ACCURACY, WORST, CH, PG)
-MORE = (MACRO_F1, AUROC)
+ACCURACY, F1_OVERALL, CH = map(metric, ("accuracy", "f1_overall", "ch"))
 
 
 @dataclass(frozen=True)
@@ -70,6 +49,13 @@ class Difference:
         """Whether the interval leaves out zero."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
+    def gain(self, metric: Metric) -> "Difference":
+        """Turned round where lower is better: more is better in what comes out."""
+        if metric.higher:
+            return self
+        value, low, high = (None if end is None else -end for end in (self.value, self.high, self.low))
+        return replace(self, value=value, low=low, high=high)
+
     def sign(self, level: float) -> int | None:
         """+1 or -1 where interval and test agree that there is a difference, 0 where not, None where undefined."""
         if self.value is None:
@@ -106,6 +92,15 @@ def signed(value: float | None, metric: Metric) -> str:
         return "–"
     text = f"{metric.scale * value:+.{metric.digits}f}"
     return text.replace("-", "−") if float(text) else text[1:]
+
+
+def points(value: float | None, metric: Metric) -> str:
+    """A difference with its sign and, where it is one of per cents, what it is counted in.
+
+    >>> points(0.031, ACCURACY), points(0.2, CH)
+    ('+3.1 points', '+0.200')
+    """
+    return signed(value, metric) + (" points" if metric.scale == 100 and value is not None else "")
 
 
 def signed_interval(difference: Difference, metric: Metric) -> str:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,15 +14,34 @@ from sightline.colours import Bytes, Floats, Map
 SIDE = 288
 """Longest side of a picture in pixels."""
 
+MANY, SMALL = 360, 208
+"""More pictures than that are of this longest side: a page is to stay below 10 MB."""
 
-def plain(image: Bytes, mask: Bytes | None = None) -> str:
+BLUE = (38, 132, 196)
+"""Seen on white as on black."""
+
+
+def side(count: int) -> int:
+    """The longest side of each of so many pictures on one page."""
+    return SIDE if count <= MANY else SMALL
+
+
+def plain(image: Bytes, mask: Bytes | None = None, side: int = SIDE) -> str:
     """The image (H, W, 3), with the outline of its mask (H, W) of 0 and 1 if there is one."""
-    return _uri(_outlined(colours.fitted(image, SIDE), mask))
+    return _uri(_outlined(colours.fitted(image, side), mask))
 
 
-def overlay(image: Bytes, map: Map, mask: Bytes | None = None) -> str:
-    """The map (h, w), not negative, divided by its maximum, over the greyed image (H, W, 3)."""
-    return _uri(_outlined(colours.overlay(image, map, SIDE), mask))
+def overlay(image: Bytes, map: Map, mask: Bytes | None = None, top: float | None = None, side: int = SIDE) -> str:
+    """The map (h, w), not negative, over the greyed image (H, W, 3); brightest at `top`, or at its own maximum."""
+    return _uri(_outlined(colours.overlay(image, map, side, None if top is None else (0.0, top)), mask))
+
+
+def shares(table: npt.NDArray[np.floating[Any]]) -> str:
+    """A table of shares (rows, columns), a pixel for each: the more opaque, by its square root, the larger."""
+    pixels = np.empty((*table.shape, 4), np.uint8)
+    pixels[...] = (*BLUE, 0)
+    pixels[..., 3] = np.rint(255 * np.sqrt(table.clip(0, 1)))
+    return _encoded(Image.fromarray(pixels), "PNG", optimize=True)
 
 
 def scale_bar() -> str:
@@ -49,6 +69,10 @@ def _grown(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 
 
 def _uri(pixels: Floats) -> str:
+    return _encoded(Image.fromarray(np.rint(pixels).astype(np.uint8)), "WEBP", quality=82, method=4)
+
+
+def _encoded(picture: Image.Image, kind: str, **options: Any) -> str:
     file = io.BytesIO()
-    Image.fromarray(np.rint(pixels).astype(np.uint8)).save(file, "WEBP", quality=82, method=4)
-    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+    picture.save(file, kind, **options)
+    return f"data:image/{kind.lower()};base64," + base64.b64encode(file.getvalue()).decode("ascii")

@@ -1,4 +1,4 @@
-"""Comparisons, audits and run directories as small values; every file that is missing or odd is named."""
+"""Comparisons, audits, matrices and runs as small values; every file that is missing or odd is named."""
 
 import csv
 import math
@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sightline.catalogue import Metric, metric
 from sightline.errors import SightlineError
 from sightline.files import read_json
-from sightline.report.numbers import Difference, Estimate
+from sightline.report.numbers import ACCURACY, F1_OVERALL, Difference, Estimate
 
 Point = tuple[float, float]
 Made = TypeVar("Made")
@@ -51,6 +52,12 @@ class Split:
     level: float
     data: Mapping[str, Any]
 
+    @property
+    def decision(self) -> Metric:
+        """What says how good the decisions are: accuracy, or F1-Overall where images may have several classes."""
+        several = "accuracy" not in self.metrics and "f1_overall" in self.metrics
+        return F1_OVERALL if several else ACCURACY
+
     def estimate(self, metric: str, run: str) -> Estimate:
         """A run's metric, without a value where it was not audited."""
         return self.metrics.get(metric, {}).get(run, Estimate())
@@ -70,6 +77,35 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Cell:
+    """One model on one kind of data."""
+
+    estimate: Estimate
+    diagonal: bool
+    """Whether the model was trained on these data."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Several models, each on several kinds of data, by one metric."""
+
+    metric: Metric
+    level: float
+    columns: Sequence[str]
+    rows: Mapping[str, Mapping[str, Cell]]
+    """model -> column -> cell; none for what was not audited."""
+    means: Mapping[str, Estimate]
+    """model -> the mean over its cells off the diagonal, and how many there are."""
+
+    def heat(self, cell: Cell) -> float:
+        """Where the cell lies between the lowest value of all (0) and the highest (1)."""
+        every = [one.estimate.value for row in self.rows.values() for one in row.values()]
+        values = [value for value in every if value is not None] or [0.0]
+        low, high = min(values), max(values)
+        return (_or(cell.estimate.value, low) - low) / ((high - low) or 1)
+
+
+@dataclass(frozen=True)
 class Run:
     """How one model was trained. Empty where its files are not at hand."""
 
@@ -85,42 +121,68 @@ def splits(paths: Sequence[Path]) -> list[Split]:
     """Read comparisons (comparison.json or its folder) and single audits (an audit directory).
 
     Single audits of the same images become one split, side by side without differences. The splits come in the order
-    of their baseline's accuracy, the easiest first.
+    of how well their baseline decides, the easiest first. Splits of one name and different data bear the data's name
+    as well. A matrix is passed over: see `matrices`.
 
     Raises:
         SightlineError: nothing given, a path that is neither, a field that is missing, or one split given twice.
     """
-    if not paths:
-        raise SightlineError("no comparison given. Pass a comparison.json, its folder, or an audit directory.")
     found: list[Split] = []
     alone: dict[tuple[str, str], list[Audit]] = {}
     for path in map(located, paths):
         content = _object(path)
         if content["kind"] == "comparison":
             found.append(_comparison(path, content))
-        else:
+        elif content["kind"] == "audit":
             alone.setdefault((str(content.get("data")), str(content.get("split"))), []).append(_audit(path.parent))
-    return _ordered(found + [_side_by_side(audits) for audits in alone.values()])
+    if not found and not alone:
+        raise SightlineError("no comparison given. Pass a comparison.json, its folder, or an audit directory.")
+    return _ordered(_told_apart(found + [_side_by_side(audits) for audits in alone.values()]))
+
+
+def matrices(paths: Sequence[Path]) -> list[Matrix]:
+    """Read the matrices (matrix.json or its folder) among `paths`.
+
+    Raises:
+        SightlineError: a path that is nothing of the kind, or a field that is missing.
+    """
+    contents = {path: _object(path) for path in map(located, paths)}
+    return [_matrix(path, content) for path, content in contents.items() if content["kind"] == "matrix"]
 
 
 def located(path: Path) -> Path:
-    """The JSON file meant by a comparison.json, a summary.json or a folder that holds one."""
+    """The JSON file meant by a comparison.json, a matrix.json, a summary.json or a folder that holds one."""
     if path.is_file():
         return path
-    for name in ("comparison.json", "summary.json"):
+    for name in ("comparison.json", "matrix.json", "summary.json"):
         if (path / name).is_file():
             return path / name
     raise SightlineError(
-        f"{path} is neither a comparison nor an audit directory: it holds no comparison.json and no summary.json. "
-        "Make one with `sightline compare` or `sightline audit`."
+        f"{path} is neither a comparison nor an audit directory, nor a matrix: it holds no comparison.json, no "
+        "matrix.json and no summary.json. Make one with `sightline compare`, `sightline matrix` or `sightline audit`."
     )
 
 
 def _object(path: Path) -> dict[str, Any]:
     content = read_json(path)
-    if not isinstance(content, dict) or content.get("kind") not in ("comparison", "audit"):
-        raise SightlineError(f'{path} has no "kind": "comparison" or "audit". Pass what compare or audit wrote.')
+    if not isinstance(content, dict) or content.get("kind") not in ("comparison", "matrix", "audit"):
+        raise SightlineError(
+            f'{path} has no "kind": "comparison", "matrix" or "audit". Pass what compare, matrix or audit wrote.'
+        )
     return content
+
+
+def _matrix(path: Path, content: Mapping[str, Any]) -> Matrix:
+    try:
+        rows = {run: _each(_cell, content["cells"][run]) for run in content["rows"]}
+        means = {run: Estimate(of["mean"], n=of["n"]) for run, of in content["off_diagonal"].items()}
+        return Matrix(metric(content["metric"]), content["level"], list(content["columns"]), rows, means)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SightlineError(f"{path} is not what `sightline matrix` writes: {error!r}. Run it again.") from error
+
+
+def _cell(value: Mapping[str, Any]) -> Cell:
+    return Cell(Estimate.of(value), bool(value["diagonal"]))
 
 
 def _comparison(path: Path, content: Mapping[str, Any]) -> Split:
@@ -166,7 +228,7 @@ def _side_by_side(audits: Sequence[Audit]) -> Split:
     first = audits[0].summary
     metrics = {
         metric: {run: Estimate.of(audit.summary["metrics"].get(metric)) for run, audit in named.items()}
-        for metric in first["metrics"]
+        for metric in dict.fromkeys(key for audit in audits for key in audit.summary["metrics"])
     }
     return Split(first["split"], named, metrics, {}, next(iter(named)), first["level"], first["data"])
 
@@ -176,11 +238,21 @@ def _unique(names: Sequence[str]) -> list[str]:
     return [n if (k := names[: i + 1].count(n)) == 1 else f"{n} ({k})" for i, n in enumerate(names)]
 
 
+def _told_apart(found: Sequence[Split]) -> list[Split]:
+    of_name: dict[str, set[str]] = {}
+    for split in found:
+        of_name.setdefault(split.name, set()).add(str(split.data["name"]))
+    return [
+        replace(split, name=f"{split.data['name']}/{split.name}") if len(of_name[split.name]) > 1 else split
+        for split in found
+    ]
+
+
 def _ordered(found: list[Split]) -> list[Split]:
     called = [split.name for split in found]
     if repeated := sorted({name for name in called if called.count(name) > 1}):
         raise SightlineError(f"split {repeated[0]!r} was given more than once. Pass one comparison for each split.")
-    return sorted(found, key=lambda split: -(split.estimate("accuracy", split.baseline).value or 0.0))
+    return sorted(found, key=lambda split: -_or(split.estimate(split.decision.key, split.baseline).value, 0.0))
 
 
 def names(of_splits: Sequence[Split]) -> list[str]:
@@ -262,6 +334,10 @@ def _means(epochs: Mapping[int, Sequence[float]]) -> list[Point]:
 def _plotted(key: str, row: Mapping[str, str]) -> bool:
     by_step = key.endswith("_step") and key.removesuffix("_step") + "_epoch" in row
     return key not in ("step", "epoch") and not by_step and not key.startswith(("lr", "learning_rate"))
+
+
+def _or(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value
 
 
 def relative(path: Path, out: Path) -> str:

@@ -13,7 +13,10 @@ AGAIN = "again"
 def commands(splits: Sequence[Split], runs: Sequence[Run], out: Path) -> list[str]:
     """Train, refit, audit, compare and report, to be run from the page's folder; none where a recipe is not at hand."""
     audited = [run for run in runs if run.name in names(splits)]
-    if not all(run.folder and run.recipe for run in audited):
+    renamed = any(
+        audit.summary.get("split", split.name) != split.name for split in splits for audit in split.audits.values()
+    )
+    if renamed or not all(run.folder and run.recipe for run in audited):
         return []
     folders = [_again(run.name) for run in audited]
     training: dict[str, str] = {}
@@ -41,7 +44,9 @@ def _again(name: str) -> str:
 def _options(split: Split) -> str:
     """What the audits were asked for, as far as their summaries tell."""
     summary = split.audits[split.baseline].summary
-    return "".join(f" --{key} {quote(str(summary[key]))}" for key in ("target", "margin") if summary.get(key))
+    keys = dict.fromkeys(key.partition("-")[0] for key in summary.get("scored_by", ()))
+    metrics = "" if set(keys) <= {"ch", "pg"} else f" --metrics {' '.join(map(quote, keys))}"
+    return metrics + "".join(f" --{key} {quote(str(summary[key]))}" for key in ("target", "margin") if summary.get(key))
 
 
 def _ending(splits: Sequence[Split], folders: Sequence[str]) -> list[str]:

@@ -32,6 +32,21 @@ class Axis:
         return [k * step for k in range(first, last + 1)]
 
 
+@dataclass(frozen=True)
+class LogAxis(Axis):
+    """Maps [low, high], above 0, onto pixels by their logarithm."""
+
+    places: tuple[float, ...] = ()
+    """What can be ticked."""
+
+    def __call__(self, value: float) -> float:
+        return self.start + math.log(value / self.low) / math.log(self.high / self.low) * (self.end - self.start)
+
+    def ticks(self, count: int = 5) -> list[float]:
+        """The places, thinned out where they are many."""
+        return list(self.places[:: 1 + len(self.places) // (2 * count)])
+
+
 def round_step(step: float) -> float:
     """The least of 1, 2, 2.5 and 5 times a power of ten that is not below `step`.
 
@@ -62,9 +77,10 @@ def canvas(width: float, height: float, label: str) -> ET.Element:
 
 
 def add(parent: ET.Element, tag: str, **attributes: float | str) -> ET.Element:
-    """Append an element; a trailing underscore keeps attributes such as class_ apart from Python's words."""
+    """Append an element; class_ and fill_opacity are written class and fill-opacity."""
     written = {
-        key.rstrip("_"): value if isinstance(value, str) else f"{value:.1f}" for key, value in attributes.items()
+        key.rstrip("_").replace("_", "-"): value if isinstance(value, str) else f"{value:.1f}"
+        for key, value in attributes.items()
     }
     return ET.SubElement(parent, tag, written)
 

@@ -3,14 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sightline.catalogue import Metric
 from sightline.report.numbers import (
     ACCURACY,
     CH,
     Difference,
     Estimate,
-    Metric,
     p_value,
     percent,
+    points,
     shown,
     signed,
     signed_interval,
@@ -32,8 +33,8 @@ class Sentence:
 
 
 def hardest(splits: Sequence[Split]) -> Split:
-    """The split on which its baseline is least often right; the first one where no accuracy is known."""
-    return min(splits, key=lambda split: _or(split.estimate("accuracy", split.baseline).value, 2.0))
+    """The split on which its baseline decides worst; the first one where nothing is known of decisions."""
+    return min(splits, key=lambda split: _or(split.estimate(split.decision.key, split.baseline).value, 2.0))
 
 
 def verdict(splits: Sequence[Split]) -> list[Sentence]:
@@ -43,25 +44,28 @@ def verdict(splits: Sequence[Split]) -> list[Sentence]:
 
 
 def _baseline(splits: Sequence[Split], hard: Split) -> Sentence:
-    here = hard.estimate("accuracy", hard.baseline)
-    correct = f"{shown(here.value, ACCURACY)} % of"
-    easy = _easiest(splits, hard)
+    of, here, easy = hard.decision, hard.estimate(hard.decision.key, hard.baseline), _easiest(splits, hard)
     if easy is None:
-        said = f"answers {correct} the images of {hard.name} correctly"
-    else:
-        there = easy.estimate("accuracy", hard.baseline)
-        joint = "but only" if _below(here, there) else "and"
-        said = (
-            f"answers {shown(there.value, ACCURACY)} % of the images of {easy.name} correctly, "
-            f"{joint} {correct} {hard.name}"
-        )
-    return Sentence(hard.baseline, f"{said}{_looks(hard)}.")
+        return Sentence(hard.baseline, f"{_reaches(of, here, hard)}{_looks(hard)}.")
+    there = easy.estimate(of.key, hard.baseline)
+    joint = "but only" if _below(here, there) else "and"
+    return Sentence(hard.baseline, f"{_reaches(of, there, easy)}, {joint} {_level(of, here, hard)}{_looks(hard)}.")
+
+
+def _reaches(of: Metric, estimate: Estimate, split: Split) -> str:
+    if of is ACCURACY:
+        return f"answers {shown(estimate.value, of)} % of the images of {split.name} correctly"
+    return f"reaches {of.title} {_level(of, estimate, split)}"
+
+
+def _level(of: Metric, estimate: Estimate, split: Split) -> str:
+    return f"{shown(estimate.value, of)} {'% of' if of is ACCURACY else 'on'} {split.name}"
 
 
 def _easiest(splits: Sequence[Split], hard: Split) -> Split | None:
-    """Of the other splits, the one on which the baseline is most often right."""
+    """Of the other splits, the one on which the baseline decides best."""
     others = [split for split in splits if split is not hard and hard.baseline in split.audits]
-    return max(others, key=lambda split: _or(split.estimate("accuracy", hard.baseline).value, 0.0), default=None)
+    return max(others, key=lambda split: _or(split.estimate(hard.decision.key, hard.baseline).value, 0.0), default=None)
 
 
 def _looks(split: Split) -> str:
@@ -78,7 +82,7 @@ def _below(a: Estimate, b: Estimate) -> bool:
     return a.high is not None and b.low is not None and a.high < b.low
 
 
-# What follows from how map and decisions moved: (sign for CH, sign for accuracy).
+# What follows from how map and decisions moved: (sign for CH, sign for decisions).
 CONCLUSIONS = {
     (1, 1): "map and decisions both improved.",
     (1, 0): "the map moved, the decisions did not measurably.",
@@ -95,15 +99,17 @@ DECISIONS = {1: "better", 0: "not measurably different", -1: "worse"}
 
 
 def _compared(splits: Sequence[Split], hard: Split, run: str) -> Sentence:
-    accuracy, ch = (hard.difference(key, run) or Difference() for key in ("accuracy", "ch"))
-    decided, moved = accuracy.sign(hard.level), ch.sign(hard.level)
-    clauses = [_decision(accuracy, decided, hard), _map(ch, moved, hard)]
+    decision, ch = (hard.difference(key, run) or Difference() for key in (hard.decision.key, "ch"))
+    decided, moved = decision.sign(hard.level), ch.sign(hard.level)
+    clauses = [_decision(decision, decided, hard)]
+    if "ch" in hard.metrics:
+        clauses.append(_map(ch, moved, hard))
     if not decided:
         # What changed comes first, what did not is the contrast.
         clauses.reverse()
     said = (" and " if moved == decided else ", but ").join(clauses)
     others = {split.name: split for split in splits if split is not hard and _changed(split, run)}
-    gains = [_gain(split, split.difference("accuracy", run) or Difference()) for split in others.values()]
+    gains = [_gain(split, run) for split in others.values()]
     signs = {name: _changed(split, run) for name, split in others.items()}
     concluded = _concluded(moved, decided, hard.name, signs)
     return Sentence(run, "; ".join([said, *gains]) + ":", f"{concluded}{_remains(splits, hard, run)}")
@@ -114,26 +120,30 @@ def _remains(splits: Sequence[Split], hard: Split, run: str) -> str:
     easy = _easiest(splits, hard)
     if easy is None or run not in easy.audits:
         return ""
-    there, here = easy.estimate("accuracy", run), hard.estimate("accuracy", run)
+    of = hard.decision
+    there, here = easy.estimate(of.key, run), hard.estimate(of.key, run)
     if not _below(here, there) or _gap(easy, hard, run) <= _gap(easy, hard, hard.baseline) / 2:
         return ""
-    right = f"{shown(here.value, ACCURACY)} % of {hard.name} against {shown(there.value, ACCURACY)} % of {easy.name}"
-    return f" Most of the gap between the splits remains: {right}."
+    return f" Most of the gap between the splits remains: {_level(of, here, hard)} against {_level(of, there, easy)}."
 
 
 def _gap(easy: Split, hard: Split, run: str) -> float:
-    return _or(easy.estimate("accuracy", run).value, 0.0) - _or(hard.estimate("accuracy", run).value, 0.0)
+    key = hard.decision.key
+    return _or(easy.estimate(key, run).value, 0.0) - _or(hard.estimate(key, run).value, 0.0)
 
 
 def _changed(split: Split, run: str) -> int:
-    """The sign of a clear change of accuracy, 0 without one."""
-    difference = split.difference("accuracy", run) or Difference()
+    """The sign of a clear change of decisions, 0 without one."""
+    difference = split.difference(split.decision.key, run) or Difference()
     return difference.sign(split.level) or 0
 
 
-def _gain(split: Split, difference: Difference) -> str:
-    gains = "gains" if difference.sign(split.level) == 1 else "loses"
-    return f"on {split.name} it {gains} {_size(difference)} points ({_evidence(difference, split.level)})"
+def _gain(split: Split, run: str) -> str:
+    of = split.decision
+    difference = split.difference(of.key, run) or Difference()
+    gains = "gains" if _changed(split, run) == 1 else "loses"
+    size = points(abs(_or(difference.value, 0.0)), of).removeprefix("+")
+    return f"on {split.name} it {gains} {size} ({_evidence(difference, split.level, of)})"
 
 
 def _concluded(moved: int | None, decided: int | None, hard: str, others: Mapping[str, int]) -> str:
@@ -152,16 +162,17 @@ def _one_by_one(signs: Mapping[str, int]) -> str:
 
 
 def _decision(difference: Difference, sign: int | None, split: Split) -> str:
-    evidence = _evidence(difference, split.level)
+    of, evidence = split.decision, _evidence(difference, split.level, split.decision)
+    title = "accuracy" if of is ACCURACY else of.title
     if sign is None:
-        return f"has no accuracy on {split.name} to compare"
+        return f"has no {title} on {split.name} to compare"
     if sign == 0:
-        change = signed(difference.value, ACCURACY)
-        return f"does not change accuracy on {split.name} measurably ({change} points, {evidence})"
+        return f"does not change {title} on {split.name} measurably ({points(difference.value, of)}, {evidence})"
+    size = shown(abs(_or(difference.value, 0.0)), of)
+    if of is not ACCURACY:
+        return f"{'raises' if sign > 0 else 'lowers'} {title} on {split.name} by {size} ({evidence})"
     more = "more" if sign > 0 else "fewer"
-    return (
-        f"answers {_size(difference)} points {more} images of {split.name} correctly than {split.baseline} ({evidence})"
-    )
+    return f"answers {size} points {more} images of {split.name} correctly than {split.baseline} ({evidence})"
 
 
 def _map(difference: Difference, sign: int | None, split: Split) -> str:
@@ -177,11 +188,7 @@ def _map(difference: Difference, sign: int | None, split: Split) -> str:
     return f"{what[sign]} ({signed(difference.value, CH)} CH, {_evidence(difference, split.level, CH)}{where})"
 
 
-def _size(difference: Difference) -> str:
-    return shown(abs(_or(difference.value, 0.0)), ACCURACY)
-
-
-def _evidence(difference: Difference, level: float, metric: Metric = ACCURACY) -> str:
+def _evidence(difference: Difference, level: float, metric: Metric) -> str:
     """The p-value, or the interval where nothing was tested."""
     bounds = signed_interval(difference, metric)
     return p_value(difference.p) or (f"{percent(level)} interval {bounds}" if bounds else "untested")
