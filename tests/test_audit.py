@@ -175,7 +175,7 @@ def test_every_class_of_a_multilabel_image_is_explained(subject, tmp_path):
         map = GradCAM("net.block2", elementwise=True)(run, torch.tensor([label]))
         expected = content_heatmap(map.detach(), batch.mask[[label]])
         assert frame.ch[row] == pytest.approx(float(expected), rel=1e-4, nan_ok=True)
-        assert frame.confidence[row] == pytest.approx(float(run.logits[0, label].sigmoid()), rel=1e-5)
+        assert frame.confidence[row] == pytest.approx(float(run.logits[0, label].detach().sigmoid()), rel=1e-5)
     assert np.isnan(frame.ch["001"])
     assert np.isnan(frame.ch["004#red"])  # no mask
     assert "accuracy" not in summary["metrics"]

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from batches import part, scored
 from sightline.errors import SightlineError
 from sightline.metrics import (
     NQH,
     ContentHeatmap,
     Dice,
     IoU,
-    PerImage,
     RegionMass,
     StochasticPointingGame,
     content_heatmap,
@@ -53,16 +53,6 @@ def evidence(count: int = 6, size: tuple[int, ...] = (12, 10), low: tuple[int, .
         image=torch.rand(count, 3, *size),
         others=torch.rand(count, 3, 3, *size),
     )
-
-
-def part(whole: Evidence, rows: list[int]) -> Evidence:
-    return Evidence(*(field[rows] if isinstance(field, Tensor) else field for field in whole))
-
-
-def scored(metric: PerImage, *batches: Evidence) -> Any:
-    for batch in batches:
-        metric.update(batch)
-    return metric
 
 
 def same(a: Tensor, b: Tensor) -> bool:

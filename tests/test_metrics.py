@@ -14,6 +14,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
+from batches import part, scored
 from sightline import metrics
 from sightline.catalogue import CATALOGUE
 from sightline.errors import SightlineError
@@ -45,16 +46,6 @@ def evidence(count: int = 9, size: Sequence[int] = (12, 10), low: Sequence[int] 
     has_mask = torch.arange(count) != 2
     label = torch.randint(3, (count,), generator=generator)
     return Evidence(maps, mask, has_mask, torch.zeros(count, 3), label, torch.arange(count))
-
-
-def part(whole: Evidence, rows: Sequence[int] | slice) -> Evidence:
-    return Evidence(*(field[rows] if isinstance(field, Tensor) else field for field in whole))
-
-
-def scored(metric: PerImage, *batches: Evidence) -> PerImage:
-    for batch in batches:
-        metric.update(batch)
-    return metric
 
 
 def same(a: Tensor, b: Tensor) -> bool:

@@ -1,6 +1,6 @@
 """FGSM, PGD, flips, stability and the metrics of decisions: reference values, slower versions and cases by hand."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import inf, isnan, nan
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score, roc_auc_score
 from torch import Tensor, nn
 
+from batches import part, scored
 from conftest import images, rebuild_net
 from sightline import catalogue, stats
 from sightline.errors import SightlineError
-from sightline.metrics import FGSM, PGD, FlipRate, MapStability, PerImage, classification, fgsm, pgd
+from sightline.metrics import FGSM, PGD, FlipRate, MapStability, classification, fgsm, pgd
 from sightline.metrics.names import GROUPS, named
-from sightline.metrics.variation import brightened, channel_of, cosine
+from sightline.metrics.per_image import channel_of
+from sightline.metrics.variation import brightened, cosine
 from sightline.types import Evidence
 from sightline.views import surrounded
 
@@ -61,16 +63,6 @@ def evidence(net: Callable[[Tensor], Tensor], count: int = 9, seed: int = 0) -> 
 def explained(image: Tensor) -> Tensor:
     """A map at half the resolution that depends on the image."""
     return F.avg_pool2d(image[:, 0] * image[:, 1] + 0.1 * image[:, 2], 2)
-
-
-def part(whole: Evidence, rows: Sequence[int]) -> Evidence:
-    return Evidence(*(field[rows] if isinstance(field, Tensor) else field for field in whole))
-
-
-def scored(metric: PerImage, *batches: Evidence) -> Any:
-    for batch in batches:
-        metric.update(batch)
-    return metric
 
 
 def same(a: Tensor, b: Tensor) -> bool:

@@ -105,7 +105,8 @@ def audit(
     panels, of_image = _panels(subject.model, data, explainers, metrics)
     gallery, logits = _Gallery(data, rows), []
     others = any("others" in metric.needs for metric in metrics)
-    made_of = {"weights": fingerprint(subject.model), "data": data.hash(), "target": target} if maps else {}
+    content = data.hash()
+    made_of = {"weights": fingerprint(subject.model), "data": content, "target": target} if maps else {}
     with evaluating(subject.model), ExitStack() as files:
         for panel in panels:
             of_panel = made_of | {"explainer": repr(panel.explainer)}
@@ -128,7 +129,7 @@ def audit(
         "model": subject.spec,
         "split": data.split,
         "seed": subject.seed,
-        "data": {"name": data.name, "hash": data.hash(), "images": len(data), "classes": list(data.classes)},
+        "data": {"name": data.name, "hash": content, "images": len(data), "classes": list(data.classes)},
         "explainer": repr(panels[0].explainer),
         "explainers": {panel.name: repr(panel.explainer) for panel in panels},
         "scored_by": {key: repr(metric) for key, metric in {**panels[0].metrics, **of_image}.items()},

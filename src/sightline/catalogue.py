@@ -1,6 +1,8 @@
 """Every number an audit gives: what it is called, how it is written, what it shows and what it cannot show."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,28 @@ class Metric:
     def unit(self) -> str:
         """Of the values as they are written."""
         return "%" if self.scale == 100 else self.span
+
+    @property
+    def heading(self) -> str:
+        """The title, with the sign of per cents where they are left out of the cells."""
+        return f"{self.title} %" if self.scale == 100 else self.title
+
+    def written(self, value: float | None) -> str:
+        """A value in the metric's unit.
+
+        >>> metric("accuracy").written(0.3104), metric("ch").written(None)
+        ('31.0', '–')
+        """
+        return "–" if value is None else f"{self.scale * value:.{self.digits}f}"
+
+    def give_or_take(self, entry: Mapping[str, Any]) -> str:
+        """The value of an audit's entry, and half the width of its interval if it has one.
+
+        >>> metric("ch").give_or_take({"value": 0.5, "low": 0.4, "high": 0.6})
+        '0.500 ±.100'
+        """
+        value, low, high = (entry[end] for end in ("value", "low", "high"))
+        return self.written(value) + ("" if low is None else f" ±{self.written((high - low) / 2).removeprefix('0')}")
 
 
 def percent(key: str, title: str, *, higher: bool = True, proportion: bool = True, shows: str, cannot: str) -> Metric:
@@ -235,10 +259,18 @@ def metric(key: str) -> Metric:
     ('CH, WBP', 'PG (2)', 'mine')
     """
     of, _, explainer = key.partition("@")
-    base, _, number = of.rpartition("-") if of.rpartition("-")[2].isdecimal() else (of, "", "")
-    known = CATALOGUE.get(base, Metric(base, base))
+    name = base(key)
+    known, number = CATALOGUE.get(name, Metric(name, name)), of.removeprefix(name).removeprefix("-")
     title = f"{known.title} ({number})" if number else known.title
-    return Metric(
-        key, f"{title}, {explainer}" if explainer else title, known.scale, known.digits, known.higher,
-        known.proportion, known.shows, known.cannot, known.span,
-    )  # fmt: skip
+    return replace(known, key=key, title=f"{title}, {explainer}" if explainer else title)
+
+
+def base(key: str) -> str:
+    """The metric behind the key of one of its variants.
+
+    >>> base("pg-2@WBP"), base("ch"), base("mine-x")
+    ('pg', 'ch', 'mine-x')
+    """
+    of = key.partition("@")[0]
+    start, _, number = of.rpartition("-")
+    return start if number.isdecimal() else of

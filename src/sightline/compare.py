@@ -1,6 +1,5 @@
 """Compare audits of the same images: every difference is paired, image by image."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,16 +8,14 @@ from typing import Any
 import pandas as pd
 
 from sightline.catalogue import metric
+from sightline.columns import aligned
 from sightline.errors import SightlineError
-from sightline.files import read_json, write_json
+from sightline.files import read_json, relative, write_json
 from sightline.scores import Sample, read_scores, samples, summarise
 from sightline.stats import mcnemar, paired_bootstrap
 
-_ALIKE = (
-    "split",
-    "target",
-    "scored_by",
-)  # what two audits of the same data must share for their numbers to be comparable
+_ALIKE = ("split", "target", "scored_by")
+"""What two audits of the same data must share for their numbers to be comparable."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +40,9 @@ def compare(
 ) -> dict[str, Any]:
     """Join audits by image id, test each against the first, and write `out`/comparison.json.
 
-    Differences are "run minus baseline" with a paired bootstrap interval; p is McNemar's exact one for accuracy, the
-    bootstrap's for all others. A difference in ch or pg is over the images where both runs define it.
+    Differences are "run minus baseline" with a paired bootstrap interval; p is McNemar's exact one where an
+    image is either right or wrong (accuracy, pg), the bootstrap's for all others. A difference in a score of maps is
+    over the images where both runs define it.
 
     Args:
         audits: two audit directories or more of the same data and split; the first is the baseline.
@@ -69,7 +67,7 @@ def compare(
     for other in loaded[1:]:
         _refuse_unlike(loaded[0], other)
     named = dict(zip(_unique(names or [str(one.summary["run"]) for one in loaded]), loaded, strict=True))
-    comparison = _comparison(named, level, seed) | {"audits": [_relative(one.folder, out) for one in loaded]}
+    comparison = _comparison(named, level, seed) | {"audits": [relative(one.folder, out) for one in loaded]}
     write_json(Path(out) / "comparison.json", comparison)
     return comparison
 
@@ -145,11 +143,6 @@ def _difference(a: Sample, b: Sample, level: float, seed: int) -> dict[str, Any]
     return entry | {"p": test.p, "test": "McNemar exact", "b": test.b, "c": test.c}
 
 
-def _relative(folder: Path, out: str | Path) -> str:
-    """The audit as seen from the comparison, so that both can be moved together."""
-    return Path(os.path.relpath(folder, out)).as_posix()
-
-
 def table(comparison: Mapping[str, Any]) -> str:
     """A plain-text table: a row per run, a column per metric that any run has, value ± half the interval's width.
 
@@ -157,29 +150,17 @@ def table(comparison: Mapping[str, Any]) -> str:
     """
     every = comparison["metrics"].items()
     shown = {key: of for key, of in every if any(e and e["value"] is not None for e in of.values())}
-    rows = [["", *map(_heading, shown)]]
+    rows = [["", *(metric(key).heading for key in shown)]]
     for run in comparison["runs"]:
         clear = comparison["differences"].get(run, {})
         rows.append([_short(run), *(_cell(key, of[run], clear.get(key)) for key, of in shown.items())])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
-    return "\n".join([_head(comparison), "", *lines, "", *_notes(comparison)])
-
-
-def _heading(key: str) -> str:
-    of = metric(key)
-    return f"{of.title} %" if of.scale == 100 else of.title
+    return "\n".join([_head(comparison), "", *aligned(rows), "", *_notes(comparison)])
 
 
 def _cell(key: str, entry: Mapping[str, Any] | None, difference: Mapping[str, Any] | None) -> str:
     if entry is None or entry["value"] is None:
         return "– "
-    of, star = metric(key), "*" if _excludes_zero(difference) else " "
-    value = f"{of.scale * entry['value']:.{of.digits}f}"
-    if entry["low"] is None:
-        return value + star
-    half = f"{of.scale * (entry['high'] - entry['low']) / 2:.{of.digits}f}"
-    return f"{value} ±{half.removeprefix('0')}{star}"
+    return metric(key).give_or_take(entry) + ("*" if _excludes_zero(difference) else " ")
 
 
 def _short(name: str, most: int = 15) -> str:

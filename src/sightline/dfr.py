@@ -1,7 +1,6 @@
 """Deep feature reweighting: a finished run's last layer, fitted anew to held-out images of balanced groups."""
 
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,7 @@ from sightline import __version__, models, recipe
 from sightline.data import Source
 from sightline.data.base import at_least
 from sightline.errors import SightlineError
-from sightline.files import read_json, write_json, write_text
+from sightline.files import read_json, relative, write_json, write_text
 from sightline.passes import logits_of, module, trace
 from sightline.versions import versions
 
@@ -235,7 +234,7 @@ def _check_data(data: Source, labels: Integers, outputs: int) -> None:
 
 def _write(run: Path, out: Path, model: models.Classifier, done: dict[str, Any], began: float) -> dict[str, Any]:
     """Write the new run directory; recipe.yaml comes last, since it is what makes a folder a run."""
-    parent = {"run": run.name, "folder": Path(os.path.relpath(run, out)).as_posix()}
+    parent = {"run": run.name, "folder": relative(run, out)}
     record = dict(read_json(run / "run.json")) | {"name": out.name, "sightline": __version__, "versions": versions()}
     minutes = round(record.get("minutes", 0) + (time.monotonic() - began) / 60, 2)
     record |= {"minutes": minutes, "dfr": parent | done}

@@ -46,6 +46,11 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def relative(path: str | Path, folder: str | Path) -> str:
+    """`path` as seen from `folder`: what holds it speaks of no machine, and both can be moved together."""
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 

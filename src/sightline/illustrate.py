@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sightline import colours, plates, recipe, sheet
+from sightline.columns import aligned
 from sightline.data.base import pair
 from sightline.data.loose import Array, distinct, gather, read_picture, read_volume
 from sightline.errors import SightlineError, did_you_mean
@@ -152,8 +153,7 @@ def table(shown: Sequence[Shown], classes: Sequence[str] = ()) -> str:
     """Prediction, target and file of each map, as text."""
     head = ("image", "prediction", "target", "file", "")
     lines = [head, *(line for one in shown for line in _lines(one, classes))]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+    return "\n".join(aligned(lines, numbers=False))
 
 
 def _lines(one: Shown, classes: Sequence[str]) -> Iterator[tuple[str, ...]]:

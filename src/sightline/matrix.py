@@ -1,6 +1,5 @@
 """The cross-domain matrix: models trained on one kind of data, each audited on all of them."""
 
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +7,9 @@ from statistics import fmean
 from typing import Any
 
 from sightline import catalogue
+from sightline.columns import aligned
 from sightline.errors import SightlineError, did_you_mean
-from sightline.files import read_json, write_json
+from sightline.files import read_json, relative, write_json
 
 Cell = dict[str, Any]
 
@@ -108,7 +108,7 @@ def _cells(audits: Sequence[_Audit], metric: str, out: str | Path | None) -> dic
             raise SightlineError(f"{other.folder} and {one.folder} are both of {one.run} on {column}. Leave one out.")
         known = one.summary["metrics"][metric] or {}
         cell = {key: known.get(key) for key in ("value", "low", "high", "n")}
-        where = one.folder.as_posix() if out is None else Path(os.path.relpath(one.folder, out)).as_posix()
+        where = one.folder.as_posix() if out is None else relative(one.folder, out)
         cells.setdefault(one.run, {})[column] = cell | {"diagonal": one.run == home, "audit": where}
     return cells
 
@@ -141,23 +141,16 @@ def table(found: Mapping[str, Any]) -> str:
     rows = [["", *columns, "off the diagonal"]]
     for run, cells in found["cells"].items():
         mean, n = found["off_diagonal"][run].values()
-        rows.append([run, *(_cell(of, cells.get(column)) for column in columns), f"{_written(of, mean)} ({n})"])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
-    head = f"{of.title} %" if of.scale == 100 else of.title
-    return "\n".join([f"{head}: models down, what they were audited on across", "", *lines, "", *_notes(found)])
+        rows.append([run, *(_cell(of, cells.get(column)) for column in columns), f"{of.written(mean)} ({n})"])
+    head = f"{of.heading}: models down, what they were audited on across"
+    return "\n".join([head, "", *aligned(rows), "", *_notes(found)])
 
 
 def _cell(of: catalogue.Metric, cell: Cell | None) -> str:
     if cell is None or cell["value"] is None:
         return "–"
-    half = "" if cell["low"] is None else f" ±{_written(of, (cell['high'] - cell['low']) / 2).removeprefix('0')}"
-    value = _written(of, cell["value"]) + half
+    value = of.give_or_take(cell)
     return f"[{value}]" if cell["diagonal"] else value
-
-
-def _written(of: catalogue.Metric, value: float | None) -> str:
-    return "–" if value is None else f"{of.scale * value:.{of.digits}f}"
 
 
 def _notes(found: Mapping[str, Any]) -> list[str]:

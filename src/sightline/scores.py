@@ -120,11 +120,11 @@ def summarise(
     # The draws of the bootstrap go by row: in the order of the ids, the rows' order in the file does not matter.
     frame = frame.sort_values("id")
     groups = _groups(frame)
-    measured = samples(frame, classes, min_group)
-    metrics: dict[str, Any] = {name: sample.summary(level, seed) for name, sample in measured.items()}
-    if "worst_group" in metrics:
-        large = {name: right for name, right in groups.items() if len(right) >= min_group}
-        metrics["worst_group"] = _worst(large, level)
+    large = {name: right for name, right in groups.items() if len(right) >= min_group}
+    metrics = {
+        name: _worst(large, level) if name == "worst_group" else sample.summary(level, seed)
+        for name, sample in samples(frame, classes, min_group).items()
+    }
     by_group = {name: {"accuracy": float(right.mean()), "n": len(right)} for name, right in groups.items()}
     return {"metrics": metrics, "groups": by_group, "empty_maps": int(frame["empty_map"].sum())}
 

@@ -10,13 +10,14 @@ from jsonargparse import ArgumentError, ArgumentParser
 from sightline.errors import SightlineError, did_you_mean
 
 
-def made(spec: str, kinds: Mapping[str, type[Any]], what: str) -> Any:
+def made(spec: str, kinds: Mapping[str, type[Any]], what: str, **usual: Any) -> Any:
     """The object that `spec` describes: the name of one of `kinds`, then its constructor's arguments.
 
     Args:
         spec: NAME or NAME:key=value,key=value.
         kinds: the classes that can be named.
         what: they are, for messages.
+        usual: arguments that the object is given where it takes them and `spec` does not say otherwise.
 
     Raises:
         SightlineError: an unknown name or argument, or a value that does not fit its type; the message names it.
@@ -30,7 +31,8 @@ def made(spec: str, kinds: Mapping[str, type[Any]], what: str) -> Any:
     for key, _ in pairs:
         if key not in known:
             raise SightlineError(f"{what} {spec!r}: {name} takes no argument {key!r}. {did_you_mean(key, known)}")
-    return kinds[name](**_typed(kinds[name], pairs, f"{what} {spec!r}"))
+    taken = {key: value for key, value in usual.items() if key in known}
+    return kinds[name](**taken | _typed(kinds[name], pairs, f"{what} {spec!r}"))
 
 
 def _pair(text: str, spec: str, what: str) -> tuple[str, str]:

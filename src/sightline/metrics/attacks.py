@@ -6,13 +6,12 @@ from itertools import pairwise
 from math import inf, nan
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sightline.errors import SightlineError
-from sightline.metrics.per_image import Curve, Scores
+from sightline.metrics.per_image import Curve, Scores, drawn
 from sightline.types import Evidence, Images, Labels, Logits
 
 Predict = Callable[[Tensor], Tensor]
@@ -239,5 +238,4 @@ class PGD(Attack):
 
     def _start(self, image: Images, index: Tensor) -> Tensor:
         """In the shape of `image`, uniform in [-1, 1]."""
-        draws = [np.random.default_rng([self.seed, i]).uniform(-1, 1, image.shape[1:]) for i in index.tolist()]
-        return torch.from_numpy(np.stack(draws)).to(image)
+        return drawn(index, self.seed, lambda draws: draws.uniform(-1, 1, image.shape[1:])).to(image)

@@ -10,10 +10,8 @@ from torch import Tensor
 
 from sightline.contrast import Anchor, cgc_loss
 from sightline.errors import SightlineError
-from sightline.metrics.content import one_of
-from sightline.metrics.per_image import PerImage, Scores, first_of_each
+from sightline.metrics.per_image import PerImage, Scores, channel_of, first_of_each, one_of
 from sightline.metrics.steps import one_size
-from sightline.metrics.variation import channel_of
 from sightline.types import Evidence
 from sightline.views import Crop
 

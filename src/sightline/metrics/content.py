@@ -1,18 +1,16 @@
 """CH: how much of a map lies on the evidence."""
 
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from sightline.errors import SightlineError, did_you_mean
-from sightline.metrics.per_image import PerImage, Scores, on_mask
+from sightline.metrics.per_image import PerImage, Scores, on_mask, one_of
 from sightline.types import Evidence, Maps, Masks
 
 Zero = Literal["skip", "uniform", "zero"]
 Region = Literal["mask", "box"]
-Word = TypeVar("Word", bound=str)
 
 
 def content_heatmap(maps: Maps, mask: Masks, zero: Zero = "skip") -> Scores:
@@ -70,14 +68,3 @@ class ContentHeatmap(PerImage):
         """(B,) share of each map that lies on the evidence, NaN where it is not defined."""
         region = box(evidence.mask).to(evidence.mask) if self.region == "box" else evidence.mask
         return content_heatmap(evidence.map, region, self.zero).masked_fill(~evidence.has_mask, torch.nan)
-
-
-def one_of(metric: str, argument: str, value: Word, words: Any) -> Word:
-    """`value` if it is one of the words of the Literal `words`.
-
-    Raises:
-        SightlineError: it is not; the message names the metric and its argument.
-    """
-    if value not in get_args(words):
-        raise SightlineError(f"{metric}: {argument}={value!r}. {did_you_mean(str(value), get_args(words))}")
-    return value

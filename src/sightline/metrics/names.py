@@ -1,8 +1,6 @@
 """Metrics as they are typed: a key or the name of a class, then arguments."""
 
-from collections.abc import Sequence
-from inspect import signature
-from typing import Any, cast
+from typing import Any
 
 from sightline.metrics.per_image import PerImage
 from sightline.words import made
@@ -36,20 +34,7 @@ def named(spec: str, **usual: Any) -> list[PerImage]:
         SightlineError: an unknown name or argument, or a value that does not fit its type; the message names it.
     """
     groups = GROUPS | {"all": tuple(key for keys in GROUPS.values() for key in keys)}
-    return [_one(key, usual) for key in groups.get(spec, (spec,))]
-
-
-def _one(spec: str, usual: dict[str, Any]) -> PerImage:
-    metric = made(VARIANTS.get(spec, spec), _kinds(), "metric")
-    unsaid = {key: value for key, value in usual.items() if f"{key}=" not in spec}
-    for key in unsaid.keys() & signature(type(metric)).parameters.keys():
-        setattr(metric, key, unsaid[key])
-    return cast(PerImage, metric)
-
-
-def keys() -> Sequence[str]:
-    """Those of all metrics."""
-    return sorted({kind.key for kind in _kinds().values()})
+    return [made(VARIANTS.get(key, key), _kinds(), "metric", **usual) for key in groups.get(spec, (spec,))]
 
 
 def _kinds() -> dict[str, type[PerImage]]:

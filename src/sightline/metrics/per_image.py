@@ -2,23 +2,27 @@
 
 import inspect
 from abc import abstractmethod
+from collections.abc import Callable
 from itertools import count
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, get_args
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from sightline.compat import repair_torchvision
-from sightline.errors import SightlineError
+from sightline.errors import SightlineError, did_you_mean
 from sightline.maps import resize
-from sightline.types import Evidence, Maps, Masks
+from sightline.types import Evidence, Images, Maps, Masks
 
 repair_torchvision()
 from torchmetrics import Metric  # noqa: E402
 from torchmetrics.utilities import dim_zero_cat  # noqa: E402
 
 Scores = Float[Tensor, " b"]
+Word = TypeVar("Word", bound=str)
 _instances = count()
 
 
@@ -161,3 +165,25 @@ def on_mask(maps: Maps, mask: Masks) -> Maps:
             "for both. Reduce the maps' channels first."
         )
     return resize(maps.to(torch.promote_types(maps.dtype, torch.float32)), mask.shape[1:]).clamp(min=0)
+
+
+def channel_of(image: Images, mask: Masks) -> int:
+    """The axis of `image` that holds channels: 2 where masks are (B, views, *spatial), one for each view; else 1."""
+    views = mask.ndim > 3 and image.shape[:2] + image.shape[3:] == mask.shape
+    return 2 if views else 1
+
+
+def drawn(index: Int[Tensor, " b"], seed: int, draw: Callable[[np.random.Generator], npt.NDArray[Any]]) -> Tensor:
+    """(B, ...) what `draw` draws for each image: by its index alone, however the images are batched."""
+    return torch.from_numpy(np.stack([draw(np.random.default_rng([seed, i])) for i in index.tolist()]))
+
+
+def one_of(metric: str, argument: str, value: Word, words: Any) -> Word:
+    """`value` if it is one of the words of the Literal `words`.
+
+    Raises:
+        SightlineError: it is not; the message names the metric and its argument.
+    """
+    if value not in get_args(words):
+        raise SightlineError(f"{metric}: {argument}={value!r}. {did_you_mean(str(value), get_args(words))}")
+    return value

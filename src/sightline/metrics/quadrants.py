@@ -2,15 +2,14 @@
 
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from sightline.errors import SightlineError
 from sightline.maps import resize
-from sightline.metrics.content import content_heatmap, one_of
-from sightline.metrics.per_image import PerImage, Scores
+from sightline.metrics.content import content_heatmap
+from sightline.metrics.per_image import PerImage, Scores, drawn, one_of
 from sightline.types import Evidence, Maps
 from sightline.views import composite, quadrant
 
@@ -92,8 +91,7 @@ class NQH(PerImage):
 
     def _layouts(self, index: Int[Tensor, " b"]) -> Int[Tensor, "b 4"]:
         """Which of an image (0) and its distractors (1 to 3) is in each cell."""
-        drawn = [np.random.default_rng([self.seed, i]).permutation(4) for i in index.tolist()]
-        return torch.from_numpy(np.stack(drawn))
+        return drawn(index, self.seed, lambda draws: draws.permutation(4))
 
 
 def composites(image: Tensor, others: Tensor, order: Int[Tensor, "b 4"]) -> Tensor:

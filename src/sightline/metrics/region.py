@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from sightline.errors import SightlineError
-from sightline.metrics.content import Zero, content_heatmap, one_of
-from sightline.metrics.per_image import PerImage, Scores
+from sightline.metrics.content import Zero, content_heatmap
+from sightline.metrics.per_image import PerImage, Scores, one_of
 from sightline.types import Evidence
 
 

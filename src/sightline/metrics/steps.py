@@ -10,9 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sightline.errors import SightlineError
-from sightline.metrics.content import one_of
-from sightline.metrics.per_image import Curve, PerImage, Scores, on_mask
-from sightline.metrics.variation import channel_of
+from sightline.metrics.per_image import Curve, PerImage, Scores, channel_of, on_mask, one_of
 from sightline.types import Evidence, Images, Labels, Logits, Maps
 
 Of = Literal["prediction", "target"]

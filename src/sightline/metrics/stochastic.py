@@ -2,15 +2,14 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from sightline.errors import SightlineError
-from sightline.metrics.content import Zero, content_heatmap, one_of
+from sightline.metrics.content import Zero, content_heatmap
 from sightline.metrics.distance import checked_margin, near
-from sightline.metrics.per_image import PerImage, Scores, on_mask
+from sightline.metrics.per_image import PerImage, Scores, drawn, on_mask, one_of
 from sightline.types import Evidence, Maps, Masks
 
 
@@ -53,7 +52,7 @@ def stochastic_pointing_game(
 
 def _draws(index: Int[Tensor, " b"], size: tuple[int, int], seed: int) -> Float[Tensor, "b runs points"]:
     """Uniform numbers in [0, 1), each image's own."""
-    return torch.from_numpy(np.stack([np.random.default_rng([seed, i]).random(size) for i in index.tolist()]))
+    return drawn(index, seed, lambda draws: draws.random(size))
 
 
 def _rates(

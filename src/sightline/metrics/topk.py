@@ -8,10 +8,8 @@ from torch import Tensor
 
 from sightline.errors import SightlineError
 from sightline.maps import resize
-from sightline.metrics.content import one_of
-from sightline.metrics.per_image import Curve, Scores
+from sightline.metrics.per_image import Curve, Scores, channel_of, one_of
 from sightline.metrics.steps import Curves, Predict, at_size_of, origin_of, ranked
-from sightline.metrics.variation import channel_of
 from sightline.types import Evidence, Images, Labels, Logits, Maps
 
 Kind = Literal["probability", "logit", "accuracy"]

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sightline.errors import SightlineError, did_you_mean
-from sightline.metrics.per_image import Curve, Scores
-from sightline.types import Evidence, Images, Maps, Masks
+from sightline.errors import SightlineError
+from sightline.metrics.per_image import Curve, Scores, channel_of, one_of
+from sightline.types import Evidence, Images, Maps
 from sightline.views import surrounded
 
 Under = Literal["background", "brightness"]
@@ -49,12 +49,6 @@ def brightened(image: Images, factor: float) -> Images:
     return (factor * image).clamp(0, 1)
 
 
-def channel_of(image: Images, mask: Masks) -> int:
-    """The axis of `image` that holds channels: 2 where masks are (B, views, *spatial), one for each view; else 1."""
-    views = mask.ndim > 3 and image.shape[:2] + image.shape[3:] == mask.shape
-    return 2 if views else 1
-
-
 class Variation(Curve):
     """What a change of the images does, one place of the curve for each change. A subclass writes `effect`.
 
@@ -71,10 +65,7 @@ class Variation(Curve):
 
     def __init__(self, under: Under = "background", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if under not in ("background", "brightness"):
-            known = did_you_mean(under, ["background", "brightness"])
-            raise SightlineError(f"{type(self).__name__}: under={under!r}. {known}")
-        self.under = under
+        self.under = one_of(type(self).__name__, "under", under, Under)
         self.key = f"{type(self).key}_{under}"
         self.needs = (*type(self).needs, *(("others",) if under == "background" else ()))
 

@@ -43,8 +43,9 @@ class RRR(Objective):
 
     Without an explainer, the paper's (Ross, Hughes and Doshi-Velez, IJCAI 2017): the sum over all pixels and channels
     outside the evidence of ``(d/dx sum_k log p_k)^2``, with x in [0, 1] and before the model's own normalisation. Its
-    size depends on the network, the number of classes and the image: from far below 1 to thousands. Give
-    `weight=Balanced(1)` for what the paper recommends, a term of the size of the cross-entropy.
+    size depends on the network, the number of classes and the image: from far below 1 to thousands. The paper advises a
+    weight that brings it to the size of the cross-entropy: train an epoch with a weight near 0 and divide the two
+    terms. `Balanced(1)` presses ever harder as the term shrinks, and on Habitats ended at a constant answer.
 
     With an explainer, the square of its map of the label, divided by its largest absolute value: the mean over pixels,
     in [0, 1]. With `GradCAM()` it follows Schramowski et al. (Nature Machine Intelligence 2020), with input-level maps

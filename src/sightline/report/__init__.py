@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from markupsafe import Markup
 from sightline import __version__
 from sightline.catalogue import Metric, metric
 from sightline.errors import SightlineError
-from sightline.files import write_text
+from sightline.files import relative, write_text
 from sightline.report import charts, lines, numbers, pictures, read, svg, tables, words
 from sightline.report.forest import forests
 from sightline.report.gallery import Gallery, gallery
@@ -81,7 +82,7 @@ def _content(
         "mark": svg.mark,
         "commands": commands(splits, runs, out),
         "scale_bar": pictures.scale_bar(),
-        "relative": lambda path: read.relative(path, out),
+        "relative": partial(relative, folder=out.resolve().parent),
     }
 
 

@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 from markupsafe import Markup
 
 from sightline.catalogue import Metric
-from sightline.report.numbers import ACCURACY, CH, Estimate, interval, shown
+from sightline.report.numbers import ACCURACY, CH, Estimate, interval
 from sightline.report.svg import (
     Axis,
     add,
@@ -37,7 +37,7 @@ class Place:
     """What says how good the decisions are."""
 
     def __str__(self) -> str:
-        return f"{self.run}, CH {shown(self.ch.value, CH)}, {self.metric.title} {_said(self.decision, self.metric)}"
+        return f"{self.run}, CH {CH.written(self.ch.value)}, {self.metric.title} {_said(self.decision, self.metric)}"
 
 
 def scatter(
@@ -134,7 +134,7 @@ def dots(rows: Mapping[str, Mapping[str, Estimate]], colours: Colours, of: Metri
 
 def _line(parent: ET.Element, run: str, estimate: Estimate, of: Metric, x: Axis, y: float, colour: int) -> None:
     text(parent, 0, y + 4, short(run, 14), "name")
-    text(parent, x.end + 50, y + 4, shown(estimate.value, of), "number end")
+    text(parent, x.end + 50, y + 4, of.written(estimate.value), "number end")
     if estimate.low is not None and estimate.high is not None:
         add(parent, "line", x1=x(estimate.low), x2=x(estimate.high), y1=y, y2=y, class_="bar")
     if estimate.value is not None:
@@ -147,7 +147,7 @@ def _ends(estimates: Sequence[Estimate]) -> list[float]:
 
 def _said(estimate: Estimate, of: Metric) -> str:
     bounds = interval(estimate, of)
-    return shown(estimate.value, of) + (" %" if of.scale == 100 else "") + (f" ({bounds})" if bounds else "")
+    return of.written(estimate.value) + (" %" if of.scale == 100 else "") + (f" ({bounds})" if bounds else "")
 
 
 def _unit(of: Metric) -> str:

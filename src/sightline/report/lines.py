@@ -8,11 +8,9 @@ from xml.etree import ElementTree as ET
 from markupsafe import Markup
 
 from sightline import catalogue
-from sightline.catalogue import Metric
-from sightline.report.numbers import shown
+from sightline.catalogue import Metric, base
 from sightline.report.read import Split
 from sightline.report.svg import Axis, LogAxis, add, canvas, dot, frame, group, markup, span, text
-from sightline.report.tables import base
 
 Colours = Mapping[str, int]
 Point = tuple[float, float]
@@ -127,7 +125,7 @@ def _words(lines: Mapping[str, Line], of: Metric, kind: Kind) -> str:
 def _read(line: Line, of: Metric) -> str:
     points = line.points
     told = points if len(points) <= FEW else (points[0], points[len(points) // 2], points[-1])
-    return ", ".join(f"{shown(value, of)} at {at:.3g}" for at, value in told)
+    return ", ".join(f"{of.written(value)} at {at:.3g}" for at, value in told)
 
 
 TWINS = {"val_loss": "ce"}

@@ -64,13 +64,9 @@ class Difference:
         return int(math.copysign(1, self.value)) if clear else 0
 
 
-def shown(value: float | None, metric: Metric) -> str:
-    """A value in its metric's unit.
-
-    >>> shown(0.3104, ACCURACY), shown(None, CH)
-    ('31.0', '–')
-    """
-    return "–" if value is None else f"{metric.scale * value:.{metric.digits}f}"
+def known(value: float | None, otherwise: float) -> float:
+    """`value` where there is one."""
+    return otherwise if value is None else value
 
 
 def interval(estimate: Estimate, metric: Metric) -> str:
@@ -79,7 +75,7 @@ def interval(estimate: Estimate, metric: Metric) -> str:
     >>> interval(Estimate(0.31, 0.285, 0.337), ACCURACY)
     '28.5–33.7'
     """
-    return "" if estimate.low is None else f"{shown(estimate.low, metric)}–{shown(estimate.high, metric)}"
+    return "" if estimate.low is None else f"{metric.written(estimate.low)}–{metric.written(estimate.high)}"
 
 
 def signed(value: float | None, metric: Metric) -> str:

@@ -2,7 +2,6 @@
 
 import csv
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, TypeVar
 from sightline.catalogue import Metric, metric
 from sightline.errors import SightlineError
 from sightline.files import read_json
-from sightline.report.numbers import ACCURACY, F1_OVERALL, Difference, Estimate
+from sightline.report.numbers import ACCURACY, F1_OVERALL, Difference, Estimate, known
 
 Point = tuple[float, float]
 Made = TypeVar("Made")
@@ -102,7 +101,7 @@ class Matrix:
         every = [one.estimate.value for row in self.rows.values() for one in row.values()]
         values = [value for value in every if value is not None] or [0.0]
         low, high = min(values), max(values)
-        return (_or(cell.estimate.value, low) - low) / ((high - low) or 1)
+        return (known(cell.estimate.value, low) - low) / ((high - low) or 1)
 
 
 @dataclass(frozen=True)
@@ -252,7 +251,7 @@ def _ordered(found: list[Split]) -> list[Split]:
     called = [split.name for split in found]
     if repeated := sorted({name for name in called if called.count(name) > 1}):
         raise SightlineError(f"split {repeated[0]!r} was given more than once. Pass one comparison for each split.")
-    return sorted(found, key=lambda split: -_or(split.estimate(split.decision.key, split.baseline).value, 0.0))
+    return sorted(found, key=lambda split: -known(split.estimate(split.decision.key, split.baseline).value, 0.0))
 
 
 def names(of_splits: Sequence[Split]) -> list[str]:
@@ -334,12 +333,3 @@ def _means(epochs: Mapping[int, Sequence[float]]) -> list[Point]:
 def _plotted(key: str, row: Mapping[str, str]) -> bool:
     by_step = key.endswith("_step") and key.removesuffix("_step") + "_epoch" in row
     return key not in ("step", "epoch") and not by_step and not key.startswith(("lr", "learning_rate"))
-
-
-def _or(value: float | None, otherwise: float) -> float:
-    return otherwise if value is None else value
-
-
-def relative(path: Path, out: Path) -> str:
-    """`path` as seen from the page's folder: the page then speaks of no machine."""
-    return Path(os.path.relpath(path, out.resolve().parent)).as_posix()

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 
-from sightline.report.read import Run, Split, names, relative
+from sightline.files import relative
+from sightline.report.read import Run, Split, names
 
 AGAIN = "again"
 """The folder that the commands write to: nothing at hand is touched."""
@@ -28,7 +29,7 @@ def commands(splits: Sequence[Split], runs: Sequence[Run], out: Path) -> list[st
 
 def _training(run: Run, out: Path, known: Mapping[str, str]) -> dict[str, str]:
     """The command that makes a run, by the run's name; if that refits another's last layer, the other's too."""
-    recipe = quote(f"{relative(run.folder or out, out)}/recipe.yaml")
+    recipe = quote(f"{relative(run.folder or out, out.resolve().parent)}/recipe.yaml")
     done = run.info.get("dfr")
     if done is None:
         return {run.name: f"sightline train {recipe} --out {_again(run.name)}"}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sightline import catalogue
-from sightline.catalogue import Metric
+from sightline.catalogue import Metric, base
 from sightline.report.read import Split
 
 MAIN = ("accuracy", "f1_overall", "worst_group", "ch", "pg")
@@ -19,17 +19,6 @@ THEMES = {
     ),
 }
 OTHER = "Other"
-
-
-def base(key: str) -> str:
-    """The metric behind the key of one of its variants.
-
-    >>> base("pg-2@WBP"), base("ch"), base("mine-x")
-    ('pg', 'ch', 'mine-x')
-    """
-    of = key.partition("@")[0]
-    start, _, number = of.rpartition("-")
-    return start if number.isdecimal() else of
 
 
 def theme(key: str) -> str:

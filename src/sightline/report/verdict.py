@@ -9,10 +9,10 @@ from sightline.report.numbers import (
     CH,
     Difference,
     Estimate,
+    known,
     p_value,
     percent,
     points,
-    shown,
     signed,
     signed_interval,
 )
@@ -34,7 +34,7 @@ class Sentence:
 
 def hardest(splits: Sequence[Split]) -> Split:
     """The split on which its baseline decides worst; the first one where nothing is known of decisions."""
-    return min(splits, key=lambda split: _or(split.estimate(split.decision.key, split.baseline).value, 2.0))
+    return min(splits, key=lambda split: known(split.estimate(split.decision.key, split.baseline).value, 2.0))
 
 
 def verdict(splits: Sequence[Split]) -> list[Sentence]:
@@ -54,18 +54,20 @@ def _baseline(splits: Sequence[Split], hard: Split) -> Sentence:
 
 def _reaches(of: Metric, estimate: Estimate, split: Split) -> str:
     if of is ACCURACY:
-        return f"answers {shown(estimate.value, of)} % of the images of {split.name} correctly"
+        return f"answers {of.written(estimate.value)} % of the images of {split.name} correctly"
     return f"reaches {of.title} {_level(of, estimate, split)}"
 
 
 def _level(of: Metric, estimate: Estimate, split: Split) -> str:
-    return f"{shown(estimate.value, of)} {'% of' if of is ACCURACY else 'on'} {split.name}"
+    return f"{of.written(estimate.value)} {'% of' if of is ACCURACY else 'on'} {split.name}"
 
 
 def _easiest(splits: Sequence[Split], hard: Split) -> Split | None:
     """Of the other splits, the one on which the baseline decides best."""
     others = [split for split in splits if split is not hard and hard.baseline in split.audits]
-    return max(others, key=lambda split: _or(split.estimate(hard.decision.key, hard.baseline).value, 0.0), default=None)
+    return max(
+        others, key=lambda split: known(split.estimate(hard.decision.key, hard.baseline).value, 0.0), default=None
+    )
 
 
 def _looks(split: Split) -> str:
@@ -128,8 +130,12 @@ def _remains(splits: Sequence[Split], hard: Split, run: str) -> str:
 
 
 def _gap(easy: Split, hard: Split, run: str) -> float:
-    key = hard.decision.key
-    return _or(easy.estimate(key, run).value, 0.0) - _or(hard.estimate(key, run).value, 0.0)
+    return _decided(easy, hard, run) - _decided(hard, hard, run)
+
+
+def _decided(split: Split, hard: Split, run: str) -> float:
+    """How well a run decides on `split`, by what counts on the hardest one."""
+    return known(split.estimate(hard.decision.key, run).value, 0.0)
 
 
 def _changed(split: Split, run: str) -> int:
@@ -142,7 +148,7 @@ def _gain(split: Split, run: str) -> str:
     of = split.decision
     difference = split.difference(of.key, run) or Difference()
     gains = "gains" if _changed(split, run) == 1 else "loses"
-    size = points(abs(_or(difference.value, 0.0)), of).removeprefix("+")
+    size = points(abs(known(difference.value, 0.0)), of).removeprefix("+")
     return f"on {split.name} it {gains} {size} ({_evidence(difference, split.level, of)})"
 
 
@@ -168,7 +174,7 @@ def _decision(difference: Difference, sign: int | None, split: Split) -> str:
         return f"has no {title} on {split.name} to compare"
     if sign == 0:
         return f"does not change {title} on {split.name} measurably ({points(difference.value, of)}, {evidence})"
-    size = shown(abs(_or(difference.value, 0.0)), of)
+    size = of.written(abs(known(difference.value, 0.0)))
     if of is not ACCURACY:
         return f"{'raises' if sign > 0 else 'lowers'} {title} on {split.name} by {size} ({evidence})"
     more = "more" if sign > 0 else "fewer"
@@ -192,7 +198,3 @@ def _evidence(difference: Difference, level: float, metric: Metric) -> str:
     """The p-value, or the interval where nothing was tested."""
     bounds = signed_interval(difference, metric)
     return p_value(difference.p) or (f"{percent(level)} interval {bounds}" if bounds else "untested")
-
-
-def _or(value: float | None, otherwise: float) -> float:
-    return otherwise if value is None else value

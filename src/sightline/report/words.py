@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sightline.catalogue import Metric
+from sightline.catalogue import Metric, base
 from sightline.report.read import Matrix, Split
-from sightline.report.tables import base, by_theme
+from sightline.report.tables import by_theme
 
 
 @dataclass(frozen=True)
