@@ -10,18 +10,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from sightline.catalogue import CATALOGUE
 from sightline.errors import SightlineError
 from sightline.files import read_json
 from sightline.stats import seeds
 
-METRICS = {
-    "accuracy": "accuracy",
-    "macro_f1": "macro-F1",
-    "auroc": "AUROC",
-    "worst_group": "worst group",
-    "ch": "CH",
-    "pg": "PG",
-}
+METRICS = ("accuracy", "macro_f1", "auroc", "worst_group", "ch", "pg")
 
 
 def cell(values: Iterable[float | None]) -> str:
@@ -45,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path)
     parser.add_argument("--split", nargs="+", default=["test"])
-    parser.add_argument("--metrics", nargs="+", default=list(METRICS), choices=METRICS)
+    parser.add_argument("--metrics", nargs="+", default=METRICS, choices=CATALOGUE)
     args = parser.parse_args()
     methods = defaultdict(list)
     for audit in sorted(args.runs.glob("*-*/audit")):
@@ -53,7 +47,7 @@ def main() -> None:
     if not methods:
         raise SightlineError(f"{args.runs} holds no audited runs called <method>-<seed>.")
     for split in args.split:
-        head = [split, *(METRICS[m] for m in args.metrics), "empty maps", "minutes", "seeds"]
+        head = [split, *(CATALOGUE[m].title for m in args.metrics), "empty maps", "minutes", "seeds"]
         print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
         for method, runs in methods.items():
             print(f"| {' | '.join(row(method, runs, split, args.metrics))} |")
