@@ -150,7 +150,8 @@ def main() -> None:
         print(f"{'sum':28} {'':11} {1 + sum(result[name]['ratio'] - 1 for name in COMPOSED):.2f} x CE")
     if args.json:
         with open(args.json, "w", encoding="utf-8") as file:
-            json.dump({"arguments": vars(args), "torch": torch.__version__, "steps": result}, file, indent=2)
+            kept = {name: value for name, value in vars(args).items() if name not in ("json", "peak")}
+            json.dump({"arguments": kept, "torch": torch.__version__, "steps": result}, file, indent=2)
 
 
 if __name__ == "__main__":
