@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
-from sightline import stats
+from sightline import catalogue, stats
 from sightline.compare import compare, table
 from sightline.errors import SightlineError
 from sightline.files import write_json
@@ -384,3 +384,17 @@ def test_compare_never_loads_torch() -> None:
     code = f"import sys; sys.path[:0] = {sys.path}; import sightline.compare; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_many_metrics_stand_below_each_other(two: list[Path], tmp_path: Path) -> None:
+    found = compare(two, tmp_path / "out")
+    shown = [key for key, of in found["metrics"].items() if any(e and e["value"] is not None for e in of.values())]
+    few = table(found).splitlines()
+    entry = found["metrics"][shown[0]]
+    found["metrics"] |= {f"{key}_x": entry for key in shown} | {"deletion": entry}
+    many = table(found).splitlines()
+    assert few[3].split()[0] == many[2].split()[0]
+    assert [line.split("  ")[0] for line in many[3 : 3 + len(shown)]] == [
+        catalogue.metric(key).heading for key in shown
+    ]
+    assert any(line.startswith("Deletion ↓ ") for line in many)

@@ -29,8 +29,8 @@ class Metric:
 
     @property
     def heading(self) -> str:
-        """The title, with the sign of per cents where they are left out of the cells."""
-        return f"{self.title} %" if self.scale == 100 else self.title
+        """The title, with the sign of per cents, which cells leave out, and with ↓ where lower is better."""
+        return self.title + " %" * (self.scale == 100) + " ↓" * (not self.higher)
 
     def written(self, value: float | None) -> str:
         """A value in the metric's unit.

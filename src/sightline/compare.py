@@ -1,6 +1,6 @@
 """Compare audits of the same images: every difference is paired, image by image."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ from sightline.stats import mcnemar, paired_bootstrap
 
 _ALIKE = ("split", "target", "scored_by")
 """What two audits of the same data must share for their numbers to be comparable."""
+
+WIDE = 8
+"""As many metrics fit a line of text."""
 
 
 @dataclass(frozen=True)
@@ -144,9 +147,10 @@ def _difference(a: Sample, b: Sample, level: float, seed: int) -> dict[str, Any]
 
 
 def table(comparison: Mapping[str, Any]) -> str:
-    """A plain-text table: a row per run, a column per metric that any run has, value ± half the interval's width.
+    """A plain-text table of the metrics that any run has: value ± half the interval's width.
 
-    A star follows where the interval of the difference to the baseline excludes zero.
+    A row per run; a row per metric where there are too many of them for a line. A star follows where the interval of
+    the difference to the baseline excludes zero.
     """
     every = comparison["metrics"].items()
     shown = {key: of for key, of in every if any(e and e["value"] is not None for e in of.values())}
@@ -154,7 +158,8 @@ def table(comparison: Mapping[str, Any]) -> str:
     for run in comparison["runs"]:
         clear = comparison["differences"].get(run, {})
         rows.append([_short(run), *(_cell(key, of[run], clear.get(key)) for key, of in shown.items())])
-    return "\n".join([_head(comparison), "", *aligned(rows), "", *_notes(comparison)])
+    rows = rows if len(shown) <= WIDE else list(map(list, zip(*rows, strict=True)))
+    return "\n".join([_head(comparison), "", *aligned(rows), "", *_notes(comparison, shown)])
 
 
 def _cell(key: str, entry: Mapping[str, Any] | None, difference: Mapping[str, Any] | None) -> str:
@@ -177,9 +182,11 @@ def _head(comparison: Mapping[str, Any]) -> str:
     return f"{data.get('name')}, {comparison['split']}: {data.get('images')} images; baseline {comparison['baseline']}"
 
 
-def _notes(comparison: Mapping[str, Any]) -> list[str]:
+def _notes(comparison: Mapping[str, Any], shown: Iterable[str]) -> list[str]:
     level = f"{100 * comparison['level']:.3g} %"
     notes = [f"± half the {level} interval's width. * the paired {level} interval of run minus baseline excludes zero."]
+    if not all(metric(key).higher for key in shown):
+        notes.append("↓ lower is better.")
     if len(set(comparison["explainers"].values())) > 1:
         each = "; ".join(f"{run} {explainer}" for run, explainer in comparison["explainers"].items())
         notes.append(f"CH and PG rest on maps of different explainers: {each}.")
