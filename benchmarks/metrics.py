@@ -267,7 +267,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--maps", type=int, default=50_000)
-    parser.add_argument("--audit", type=int, default=16, help="images of the whole audit")
+    parser.add_argument("--audit", type=int, default=2, help="images of the whole audit")
     parser.add_argument("--side", type=int, default=224, help="and their side")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--json", help="write the numbers here, beside those of other parts")
