@@ -9,8 +9,8 @@ import pytest
 from PIL import Image, ImageFile
 from torch.utils.data import DataLoader
 
+from sightline import pictures as module
 from sightline.data import Folder
-from sightline.data import folder as module
 from sightline.errors import SightlineError
 from sightline.types import Batch
 
@@ -100,7 +100,7 @@ def test_photographs_are_turned_upright(root: Path) -> None:
 
 def test_samples_that_do_not_fit_in_memory_are_read_when_needed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = Folder(str(root), size=16)
-    monkeypatch.setattr(module, "MEMORY", 100)
+    monkeypatch.setattr("sightline.data.filed.MEMORY", 100)
     for other in (Folder(str(root), size=16), Folder(str(root), size=16, verify=False)):
         assert other.hash() == kept.hash()
         for index in range(4):

@@ -7,16 +7,15 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from sightline.errors import SightlineError, did_you_mean
+from sightline.listing import SPELLINGS
+from sightline.pictures import Flags, Pixels
 from sightline.types import Batch
 
-Pixels = npt.NDArray[np.uint8]
-Flags = npt.NDArray[np.bool_]
 Size = int | tuple[int, int]
-
-SPELLINGS = {"valid": "val", "validation": "val"}
 
 
 class Source(Dataset[Batch]):
@@ -31,7 +30,8 @@ class Source(Dataset[Batch]):
         splits: the splits `on` accepts.
         classes: class names; a label is an index into them.
         ids: one stable string per sample, unique within the split.
-        labels: (N,) int64, what is true of every sample; samples that hide it say -1, see `has_label`.
+        labels: (N,) int64, what is true of every sample, or (N, classes) of zeros and ones where a sample may have
+            several classes; samples that hide theirs say -1, see `has_label`.
         groups: (N,) str, empty where a sample belongs to none.
         has_mask: (N,) bool, which samples show their mask.
         has_label: (N,) bool, which samples show their label.
@@ -57,7 +57,10 @@ class Source(Dataset[Batch]):
         self.seed = at_least("seed", seed, 0)
 
     def read(self, index: int) -> tuple[Pixels, Pixels]:
-        """Image (H, W, C) in 0..255 and mask (H, W) of zeros and ones; ones where nobody annotated."""
+        """Image (*spatial, C) in 0..255 and mask of zeros and ones, ones where nobody annotated.
+
+        The mask is (*spatial), or (classes, *spatial) where each class has evidence of its own.
+        """
         raise NotImplementedError
 
     def content(self, index: int) -> bytes:
@@ -90,20 +93,25 @@ class Source(Dataset[Batch]):
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Batch:
-        """Image (C, H, W) float32 in [0, 1]; label and index int64; mask (H, W) float32 of 0 and 1; has_mask bool.
+        """Image (C, *spatial) float32 in [0, 1]; label and index int64; mask float32 of 0 and 1; has_mask bool.
 
-        The label is -1 where it is not shown.
+        Of a multi-label dataset the label is (classes,) float32. It is -1 where it is not shown.
         """
         index = range(len(self))[index]
         image, mask = self.read(index)
         shown = bool(self.has_mask[index])
         return Batch(
             image=torch.from_numpy(np.moveaxis(image, -1, 0).astype(np.float32) / 255),
-            label=torch.tensor(int(self.labels[index]) if self.has_label[index] else -1),
+            label=self._label(index),
             mask=torch.from_numpy(mask.astype(np.float32) if shown else np.ones(mask.shape, np.float32)),
             has_mask=torch.tensor(shown),
             index=torch.tensor(index),
         )
+
+    def _label(self, index: int) -> Tensor:
+        label = torch.as_tensor(self.labels[index])
+        label = label if label.ndim == 0 else label.float()
+        return label if self.has_label[index] else torch.full_like(label, -1)
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self._arguments().items())
@@ -158,8 +166,12 @@ def pair(name: str, size: Size) -> tuple[int, int]:
 
 
 def thin(has: Flags, labels: npt.NDArray[np.int64], share: float, seed: int) -> Flags:
-    """Keep `share` of the True entries of each class, in whole images; a larger share keeps what a smaller keeps."""
+    """Keep `share` of the True entries, in whole images; a larger share keeps what a smaller keeps.
+
+    Of single labels (N,) each class keeps its share, of (N, classes) all images together do.
+    """
     kept = np.zeros_like(has)
+    labels = labels if labels.ndim == 1 else np.zeros(len(labels), np.int64)
     order = np.argsort(np.random.PCG64([seed, 1]).random_raw(len(labels)), kind="stable")
     for label in np.unique(labels):
         candidates = order[(labels[order] == label) & has[order]]

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sightline.data.base import Pixels, Size, Source, at_least, fraction, pair
+from sightline.data.base import Size, Source, at_least, fraction, pair
 from sightline.errors import SightlineError
+from sightline.pictures import Pixels
 
 Integers = npt.NDArray[np.int64]
 Tones = npt.NDArray[np.int32]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sightline.data.folder import SUFFIXES, image_files, open_picture, resized
 from sightline.errors import SightlineError
+from sightline.pictures import SUFFIXES, image_files, open_picture, resized
 
 VOLUMES = (".npy", ".npz")
 

@@ -1,0 +1,128 @@
+"""What datasets of image files share: a subclass lists its entries, they are decoded here."""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from sightline.data.base import Size, Source, pair
+from sightline.errors import SightlineError
+from sightline.listing import Entry
+from sightline.pictures import Pixels, open_picture, resized, shrink
+from sightline.regions import Region
+
+MEMORY = 1.5e9
+"""Bytes of decoded images and masks that are kept; of a larger dataset every sample is read when it is needed."""
+
+
+class Filed(Source):
+    """A dataset of image files, resized as `Folder` says, each with its evidence as a `Region`, or with none.
+
+    A subclass sets `name`, and `root` and further arguments under their own names, and hands over the entries of all
+    splits. Labels are (N,) where every entry's is a word, (N, classes) zeros and ones where they are tuples of words.
+
+    Args:
+        entries: every sample of every split.
+        split, size, channels, mask_fraction, label_fraction, seed, verify: see `Folder`.
+        classes: in the order of their numbers; None for those that occur, in alphabetical order.
+        splits: None for those that occur, in the order in which they do.
+
+    Raises:
+        SightlineError: an argument, an image or its evidence is bad; the message says which.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        split: str,
+        size: Size,
+        channels: int,
+        mask_fraction: float,
+        label_fraction: float,
+        seed: int,
+        verify: bool,
+        classes: Sequence[str] | None = None,
+        splits: Sequence[str] | None = None,
+    ) -> None:
+        self.splits = tuple(splits or dict.fromkeys(entry.split for entry in entries))
+        self.classes = tuple(classes or sorted({word for entry in entries for word in words(entry.label)}))
+        super().__init__(split, mask_fraction, seed, label_fraction)
+        self.size = pair("size", size)
+        self.channels = grey_or_colour(channels)
+        self.verify = verify
+        self._entries = [entry for entry in entries if entry.split == self.split]
+        self.ids = tuple(entry.id for entry in self._entries)
+        self.labels = self._labelled(any(isinstance(entry.label, tuple) for entry in entries))
+        self.groups = np.array([entry.group for entry in self._entries], np.str_)
+        self.annotate(np.array([entry.region is not None for entry in self._entries], np.bool_))
+        self._kept = self._decode_all() if verify else []
+
+    def picture(self, entry: Entry) -> Image.Image:
+        """The image of an entry, as large as its evidence is drawn."""
+        return open_picture(entry.image)
+
+    def read(self, index: int) -> tuple[Pixels, Pixels]:
+        return self._kept[index] if self._kept else self._decode(self._entries[index])
+
+    def content(self, index: int) -> bytes:
+        """The bytes of the image's file and of what is known of its evidence."""
+        entry = self._entries[index]
+        return entry.image.read_bytes() + b"".join(region.content() for region in regions(entry).values())
+
+    def _labelled(self, several: bool) -> "np.ndarray[tuple[int, ...], np.dtype[np.int64]]":
+        number = {name: i for i, name in enumerate(self.classes)}
+        if not several:
+            return np.array([number[str(entry.label)] for entry in self._entries], np.int64)
+        labels = np.zeros((len(self._entries), len(self.classes)), np.int64)
+        for row, entry in zip(labels, self._entries, strict=True):
+            row[[number[word] for word in words(entry.label)]] = 1
+        return labels
+
+    def _decode_all(self) -> list[tuple[Pixels, Pixels]]:
+        """Decode everything once; keep it if it fits."""
+        progress = tqdm(
+            self._entries, desc=f"reading {self.name}/{self.split}", unit=" images", leave=False, disable=None
+        )
+        decoded = map(self._decode, progress)
+        masks = 1 if self.labels.ndim == 1 else len(self.classes)
+        fits = len(self) * self.size[0] * self.size[1] * (self.channels + masks) <= MEMORY
+        return list(decoded) if fits else list(deque(decoded, maxlen=0))
+
+    def _decode(self, entry: Entry) -> tuple[Pixels, Pixels]:
+        """Image (H, W, C) and mask (H, W), or (classes, H, W) where regions have classes, of zeros and ones."""
+        image = self.picture(entry)
+        drawn = {name: shrink(r.draw(image.size[::-1]), self.size) for name, r in regions(entry).items()}
+        mask = drawn.get("") if self.labels.ndim == 1 else self._by_class(drawn)
+        return resized(image, self.size, self.channels), np.ones(self.size, np.uint8) if mask is None else mask
+
+    def _by_class(self, drawn: Mapping[str, Pixels]) -> Pixels:
+        """(classes, H, W); ones everywhere where nobody annotated."""
+        if not drawn:
+            return np.ones((len(self.classes), *self.size), np.uint8)
+        nowhere = np.zeros(self.size, np.uint8)
+        return np.stack([drawn.get(name, nowhere) for name in self.classes])
+
+
+def words(label: str | tuple[str, ...]) -> tuple[str, ...]:
+    """The classes of an entry, one or several."""
+    return (label,) if isinstance(label, str) else label
+
+
+def regions(entry: Entry) -> Mapping[str, Region]:
+    """Its regions by class; of a single-label dataset the one there is, under an empty name."""
+    if entry.region is None:
+        return {}
+    return entry.region if isinstance(entry.region, Mapping) else {"": entry.region}
+
+
+def grey_or_colour(channels: int) -> int:
+    """`channels` if it is 1 or 3.
+
+    Raises:
+        SightlineError: it is neither.
+    """
+    if channels not in (1, 3):
+        raise SightlineError(f"channels must be 1 (grey) or 3 (colour), not {channels}.")
+    return channels

@@ -1,0 +1,181 @@
+"""What lies where in a folder of images: its samples, before a pixel is read."""
+
+import csv
+import logging
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from sightline.errors import SightlineError, did_you_mean
+from sightline.pictures import SUFFIXES, image_files, subfolders
+from sightline.regions import MaskFile, Region
+
+COLUMNS = ("id", "class", "split")
+SPELLINGS = {"valid": "val", "validation": "val"}
+
+log = logging.getLogger(__name__)
+
+
+class Entry(NamedTuple):
+    """What is known of a sample before a pixel is read."""
+
+    id: str
+    label: str | tuple[str, ...]
+    """Its class; of a multi-label dataset its classes, of which there may be none."""
+    split: str
+    group: str
+    """Empty where it belongs to none."""
+    image: Path
+    region: Region | Mapping[str, Region] | None = None
+    """Where the evidence lies, of a multi-label dataset by class; None where nobody annotated."""
+
+
+def find_root(root: str) -> Path:
+    """The folder `root`, or the one of that name under SIGHTLINE_DATA.
+
+    Raises:
+        SightlineError: there is neither.
+    """
+    here = Path(root).expanduser()
+    there = Path(os.environ.get("SIGHTLINE_DATA", "data")).expanduser() / here
+    for folder in (here, there):
+        if folder.is_dir():
+            return folder
+    raise SightlineError(
+        f"root: there is no folder {root!r}, nor {str(there)!r}. Give its path, or set the environment variable "
+        "SIGHTLINE_DATA to the folder your datasets lie in."
+    )
+
+
+def list_entries(folder: Path) -> list[Entry]:
+    """Every sample of every split.
+
+    Raises:
+        SightlineError: `splits.csv` is bad, or there are no images.
+    """
+    if (folder / "splits.csv").exists():
+        return from_table(folder)
+    if (folder / "images").is_dir():
+        raise SightlineError(
+            f"{folder} has images/ but no splits.csv. Write one with the columns {', '.join(COLUMNS)}."
+        )
+    return from_tree(folder)
+
+
+def from_tree(folder: Path) -> list[Entry]:
+    """Samples of `<split>/<class>/<file>` or of `<class>/<file>`."""
+    flat = any(image_files(inner) for inner in subfolders(folder))
+    splits = [("all", folder)] if flat else [(SPELLINGS.get(f.name, f.name), f) for f in subfolders(folder)]
+    entries = [
+        Entry(f"{label.name}/{image.name}", label.name, split, "", image)
+        for split, root in splits
+        for label in subfolders(root)
+        for image in image_files(label)
+    ]
+    if not entries:
+        raise SightlineError(
+            f"{folder} holds no images. Lay them out as images/<class>/<id>.jpg with a splits.csv, "
+            "as <split>/<class>/<file>, or as <class>/<file>."
+        )
+    return entries
+
+
+def from_table(folder: Path) -> list[Entry]:
+    """Samples of `splits.csv`, in its order; files it does not list are counted in a warning."""
+    table = folder / "splits.csv"
+    rows = read_rows(table)
+    images = {label.name: image_files(label) for label in subfolders(folder / "images")}
+    masks = set((folder / "masks").glob("*/*.png"))
+    refuse_unknown_classes(table, rows, tuple(images))
+    files = find_images(table, rows, images)
+    entries = [entry(folder, row, image, masks) for row, image in zip(rows, files, strict=True)]
+    warn_of_rest(table, "images", sum(map(len, images.values())) - len(entries))
+    warn_of_rest(table, "masks", len(masks) - sum(entry.region is not None for entry in entries))
+    return name_apart(entries)
+
+
+def entry(folder: Path, row: dict[str, str], image: Path, masks: set[Path]) -> Entry:
+    """The sample a row of `splits.csv` describes."""
+    mask = folder / "masks" / row["class"] / f"{row['id']}.png"
+    split = SPELLINGS.get(row["split"], row["split"])
+    return Entry(
+        row["id"], row["class"], split, row.get("group") or "", image, MaskFile(mask) if mask in masks else None
+    )
+
+
+def name_apart(entries: list[Entry]) -> list[Entry]:
+    """Ids with their class in front, if without it two classes share one."""
+    if len({entry.id for entry in entries}) == len(entries):
+        return entries
+    return [entry._replace(id=f"{entry.label}/{entry.id}") for entry in entries]
+
+
+def read_rows(table: Path) -> list[dict[str, str]]:
+    """The rows of `splits.csv`, each with an id, a class and a split, no image twice."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), list(reader.fieldnames or [])
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SightlineError(f"cannot read {table}: {error}. It should be comma-separated text in UTF-8.") from error
+    for column in COLUMNS:
+        if column not in columns:
+            raise SightlineError(f"{table} has no column {column!r}. {did_you_mean(column, columns)}")
+    refuse_gaps(table, rows)
+    return rows
+
+
+def refuse_gaps(table: Path, rows: list[dict[str, str]]) -> None:
+    """Refuse empty cells, images listed twice and a table without rows."""
+    for line, row in enumerate(rows, start=2):
+        for column in COLUMNS:
+            if not row[column]:
+                raise SightlineError(f"{table}, line {line}: {column} is empty. Fill it in or delete the line.")
+    twice = [name for name, count in Counter(f"{row['class']}/{row['id']}" for row in rows).items() if count > 1]
+    if twice:
+        raise SightlineError(
+            f"{table} lists {some(twice)} more than once. Audits are joined by id: keep one line each."
+        )
+    if not rows:
+        raise SightlineError(f"{table} lists no images.")
+
+
+def refuse_unknown_classes(table: Path, rows: list[dict[str, str]], known: tuple[str, ...]) -> None:
+    """Refuse a class without a folder under `images`."""
+    for line, row in enumerate(rows, start=2):
+        if row["class"] not in known:
+            raise SightlineError(
+                f"{table}, line {line}: unknown class {row['class']!r}, there is no folder "
+                f"{table.parent / 'images' / row['class']}. {did_you_mean(row['class'], known)}"
+            )
+
+
+def find_images(table: Path, rows: list[dict[str, str]], images: dict[str, list[Path]]) -> list[Path]:
+    """The file of each row; refuse a row that has none or two of different suffixes."""
+    found: dict[tuple[str, str], list[Path]] = {}
+    for path in (path for paths in images.values() for path in paths):
+        found.setdefault((path.parent.name, path.stem), []).append(path)
+    files = [found.get((row["class"], row["id"]), []) for row in rows]
+    missing = [f"images/{row['class']}/{row['id']}.jpg" for row, paths in zip(rows, files, strict=True) if not paths]
+    if missing:
+        raise SightlineError(
+            f"{table} lists {len(missing)} image(s) that are not there with any of the suffixes {', '.join(SUFFIXES)}: "
+            f"{some(missing)}. Add the files or delete the lines."
+        )
+    for paths in files:
+        if len(paths) > 1:
+            raise SightlineError(f"{paths[0]} and {paths[1].name} have the same id. Rename or remove one.")
+    return [path for (path,) in files]
+
+
+def warn_of_rest(table: Path, what: str, count: int) -> None:
+    """Say how many files nothing refers to."""
+    if count:
+        log.warning("%s: %d %s in the folder belong to no line and are left out.", table, count, what)
+
+
+def some(names: list[str]) -> str:
+    """The first few names."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
