@@ -1,0 +1,62 @@
+"""Datasets that are read as their authors publish them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from sightline.data.base import Size
+from sightline.data.filed import Filed
+from sightline.listing import Entry, find_root
+
+SPLITS = ("train", "val", "test")
+
+
+class Archive(Filed):
+    """A dataset in the layout it is published in. A subclass sets `name` and `home`, and defines `listed`.
+
+    Args:
+        root: the folder the published files lie in, or its name under the environment variable SIGHTLINE_DATA.
+        split, size, channels, mask_fraction, label_fraction, seed, verify: see `Folder`.
+
+    Raises:
+        SightlineError: a file is missing or damaged, or is not as it is published; the message says which.
+    """
+
+    home: ClassVar[str]
+    """Where the files come from, for whoever misses one."""
+
+    def __init__(
+        self,
+        root: str,
+        split: str = "train",
+        size: Size = 224,
+        channels: int = 3,
+        mask_fraction: float = 1.0,
+        label_fraction: float = 1.0,
+        seed: int = 0,
+        verify: bool = True,
+    ) -> None:
+        self.root = root
+        folder = find_root(root)
+        entries = self.listed(folder)
+        found = {entry.split for entry in entries}
+        super().__init__(
+            entries,
+            split,
+            size,
+            channels,
+            mask_fraction,
+            label_fraction,
+            seed,
+            verify,
+            classes=self.named(folder),
+            splits=[name for name in SPLITS if name in found],
+        )
+
+    def listed(self, folder: Path) -> list[Entry]:
+        """Every sample of every split, before a pixel is read."""
+        raise NotImplementedError
+
+    def named(self, folder: Path) -> Sequence[str] | None:
+        """Classes in the published order of their numbers; None for the alphabetical order."""
+        return None

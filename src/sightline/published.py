@@ -1,0 +1,102 @@
+"""What published datasets share: the files they must hold, tables of words, MATLAB's structures, a validation split."""
+
+from collections.abc import Iterable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from scipy.io import loadmat
+
+from sightline.errors import SightlineError
+from sightline.listing import Entry
+
+
+def required(path: Path, home: str) -> Path:
+    """`path`, if it is there.
+
+    Raises:
+        SightlineError: it is not; the message says where the dataset comes from.
+    """
+    if not path.exists():
+        raise SightlineError(f"{path} is not there. Lay the files out as they are published: {home}.")
+    return path
+
+
+def table(path: Path, home: str, columns: int = 2) -> list[list[str]]:
+    """The lines of a text file, each split at white space into `columns` words; the last one may hold spaces.
+
+    Raises:
+        SightlineError: the file is missing, or a line has fewer words.
+    """
+    lines = [line.split(maxsplit=columns - 1) for line in text(path, home).splitlines() if line.strip()]
+    for number, words in enumerate(lines, start=1):
+        if len(words) != columns:
+            raise SightlineError(f"{path}, line {number}: expected {columns} words, found {' '.join(words)!r}.")
+    return [[word.strip() for word in words] for words in lines]
+
+
+class Table(dict[str, str]):
+    """A text file of two columns: what stands behind the first word of each line.
+
+    Raises:
+        SightlineError: the file is missing, a line has one word, or no line begins with a word that is looked up.
+    """
+
+    def __init__(self, path: Path, home: str) -> None:
+        super().__init__((first, rest) for first, rest in table(path, home))
+        self.path = path
+
+    def __missing__(self, key: str) -> str:
+        raise SightlineError(f"{self.path} has no line for {key!r}. The file is damaged, or of another edition.")
+
+
+def text(path: Path, home: str) -> str:
+    """A text file in UTF-8.
+
+    Raises:
+        SightlineError: it is missing or holds something else.
+    """
+    try:
+        return required(path, home).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SightlineError(f"cannot read {path}: {error}. It should be text in UTF-8.") from error
+
+
+def matlab(path: Path, home: str, variable: str) -> Any:
+    """One variable of a MATLAB file, structures as dicts and cells as lists.
+
+    Raises:
+        SightlineError: the file is missing, is not MATLAB's up to version 7.2, or lacks the variable.
+    """
+    required(path, home)
+    try:
+        return loadmat(path, variable_names=[variable], simplify_cells=True)[variable]
+    except Exception as error:  # scipy passes on whatever its parser stumbles over
+        raise SightlineError(f"{path} cannot be read as a MATLAB file that holds {variable!r} ({error!r}).") from error
+
+
+def hold_out(entries: Iterable[Entry], share: float) -> list[Entry]:
+    """`entries` with `share` of the training samples of each class moved to the split "val", always the same ones.
+
+    Of samples with several classes, `share` of all together. At least one if `share` is not 0, and never all.
+    """
+    entries = list(entries)
+    training: dict[str, list[Entry]] = {}
+    for entry in by_digest(entry for entry in entries if entry.split == "train"):
+        training.setdefault(entry.label if isinstance(entry.label, str) else "", []).append(entry)
+    held = {e.id for members in training.values() for e in members[: portion(len(members), share)]}
+    return [e._replace(split="val") if e.split == "train" and e.id in held else e for e in entries]
+
+
+def by_digest(entries: Iterable[Entry]) -> list[Entry]:
+    """`entries` in the order of their ids' SHA-256: as good as random, and the same for all time."""
+    return sorted(entries, key=lambda entry: sha256(entry.id.encode()).digest())
+
+
+def portion(count: int, share: float) -> int:
+    """`share` of `count`, at least 1 if it is not 0, and never all.
+
+    >>> portion(30, 0.1), portion(3, 0.1), portion(1, 0.1), portion(30, 0)
+    (3, 1, 0, 0)
+    """
+    return min(max(round(share * count), int(share > 0)), count - 1)
