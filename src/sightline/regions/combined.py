@@ -1,0 +1,91 @@
+"""Regions made from regions."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from sightline.errors import SightlineError
+from sightline.pictures import Flags
+from sightline.regions.base import Region, Size, Sourced
+from sightline.regions.shapes import Shape
+
+
+@dataclass(frozen=True)
+class Union:
+    """What lies in at least one of some regions."""
+
+    regions: tuple[Region, ...]
+
+    def draw(self, size: Size) -> Flags:
+        marked = np.zeros(size, np.bool_)
+        for region in self.regions:
+            marked |= region.draw(size)
+        return marked
+
+    def content(self) -> bytes:
+        return b"Union" + b"\0".join(region.content() for region in self.regions)
+
+
+@dataclass(frozen=True)
+class Dilated:
+    """A region and every pixel whose centre is at most `pixels` away from one of its."""
+
+    region: Region
+    pixels: float
+
+    def draw(self, size: Size) -> Flags:
+        away = ndimage.distance_transform_edt(~self.region.draw(size))
+        return np.asarray(away <= self.pixels)
+
+    def content(self) -> bytes:
+        return f"Dilated {self.pixels} ".encode() + self.region.content()
+
+
+@dataclass(frozen=True)
+class AsBox:
+    """The smallest box around a region: what cheaper guidance would have said."""
+
+    region: Region
+
+    def draw(self, size: Size) -> Flags:
+        marked = self.region.draw(size)
+        rows, columns = (np.flatnonzero(marked.any(axis)) for axis in (1, 0))
+        marked[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
+        return marked
+
+    def content(self) -> bytes:
+        return b"AsBox " + self.region.content()
+
+
+@dataclass(frozen=True)
+class Relative:
+    """A shape whose coordinates are shares of its image's sides, of which the `whole` is 1, or 100 for percent."""
+
+    shape: Shape
+    whole: float = 1.0
+
+    def draw(self, size: Size) -> Flags:
+        return self.shape.scaled(size[1] / self.whole, size[0] / self.whole).draw(size)
+
+    def content(self) -> bytes:
+        return f"Relative {self.whole} ".encode() + self.shape.content()
+
+
+@dataclass(frozen=True)
+class Sized(Sourced):
+    """A region that was drawn on an image of `size` (H, W) and fits no other."""
+
+    region: Region
+    size: Size
+
+    def draw(self, size: Size) -> Flags:
+        if size != self.size:
+            raise SightlineError(
+                f"{self.source} is annotated as {self.size[1]} x {self.size[0]} pixels, its image has "
+                f"{size[1]} x {size[0]}. Give the images that were annotated, or annotations of these."
+            )
+        return self.region.draw(size)
+
+    def content(self) -> bytes:
+        return f"Sized {self.size} ".encode() + self.region.content()
