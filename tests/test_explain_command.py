@@ -417,8 +417,7 @@ def test_volumes_of_two_shapes(volume_net, capsys):
 def test_volumes_and_images_are_not_mixed_up(volume_net, capsys):
     np.save("a.npy", np.zeros((4, 5, 6)))
     assert "the model takes images" in refused(capsys, "run", "a.npy")
-    assert "cannot read data/train/cat/0.png" in refused(capsys, volume_net, "data/train/cat/0.png")
-    assert ".npy" in refused(capsys, volume_net, "data/train/cat")
+    assert "data/train/cat/0.png is no volume" in refused(capsys, volume_net, "data/train/cat/0.png")
 
 
 def test_slices_meet_at_the_peak():

@@ -13,6 +13,7 @@ from sightline.errors import SightlineError
 if TYPE_CHECKING:
     from sightline.audit import Subject
     from sightline.data import Source
+    from sightline.illustrate import Viewed
     from sightline.models import Classifier
 
 
@@ -118,13 +119,14 @@ def explain(args: argparse.Namespace) -> None:
     from sightline.explainers.names import named
 
     explainers = [named(spec) for spec in args.explainer or ["GradCAM"]]
-    model, size, classes = _viewer(args)
-    target = None if args.target is None else illustrate.which(args.target, classes)
+    model, viewed = _viewer(args)
+    target = None if args.target is None else illustrate.which(args.target, viewed.classes)
     shown = illustrate.illustrate(
-        model, args.images, args.out, explainers=explainers, target=target, top=args.top, classes=classes, size=size,
+        model, args.images, args.out, explainers=explainers, target=target, top=args.top, **viewed._asdict(),
         batch_size=args.batch_size, title=f"Where {args.model} looks",
     )  # fmt: skip
-    print(f"{illustrate.table(shown, classes)}\n\nexplained: {args.out / 'contact_sheet.png'}, {args.out / 'maps.npz'}")
+    print(illustrate.table(shown, viewed.classes))
+    print(f"\nexplained: {args.out / 'contact_sheet.png'}, {args.out / 'maps.npz'}")
 
 
 def layers(args: argparse.Namespace) -> None:
@@ -175,23 +177,25 @@ def _subject(name: str, args: argparse.Namespace) -> "tuple[Subject, Source]":
     return Subject(model, called, name), data
 
 
-def _viewer(args: argparse.Namespace) -> "tuple[Classifier, tuple[int, int], tuple[str, ...]]":
-    """A model, (H, W) of the images it takes and its classes' names: a run knows, any other model is told."""
+def _viewer(args: argparse.Namespace) -> "tuple[Classifier, Viewed]":
+    """A model, and what it takes: a run knows, any other model is told."""
     from sightline import models
-    from sightline.illustrate import of_run
+    from sightline.illustrate import Viewed, of_run
+    from sightline.volumes import Reading
 
     classes = _class_names(args.classes)
-    told = (args.size, args.size) if args.size else None
     if (run := _run(args.model)) is None:
         _refuse_unless_model(args.model)
         model = models.load(args.model, num_classes=len(classes) or 1000, weights=args.weights)
         if args.weights is None and not args.model.startswith("file:"):
             print(f"sightline: {args.model} has random weights; pass its own as --weights.", file=sys.stderr)
-        return model, told or (224, 224), classes
-    if args.weights:
-        raise SightlineError(f"{run} brings its weights. Leave --weights out.")
-    size, names = of_run(run)
-    return models.load(f"file:{run}"), told or size, classes or names
+        viewed = Viewed((224, 224), classes, Reading(window=tuple(args.window)) if args.window else None)
+    elif args.weights or args.window:
+        raise SightlineError(f"{run} brings its weights and its window. Leave --weights and --window out.")
+    else:
+        viewed = of_run(run)
+        model, viewed = models.load(f"file:{run}"), viewed._replace(classes=classes or viewed.classes)
+    return model, viewed._replace(size=(args.size, args.size)) if args.size else viewed
 
 
 def _run(name: str) -> Path | None:
@@ -376,8 +380,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = add(explain)
     sub.add_argument("model", metavar="MODEL", help="run directory, or a model such as torchvision:resnet18")
     sub.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="image or folder of images; .npy or .npz if the model takes volumes"
-    )
+        "images", nargs="+", metavar="IMAGE",
+        help="image or folder of images; for a model of volumes, .nii, .nii.gz, .npy, .npz or a DICOM series' folder",
+    )  # fmt: skip
     sub.add_argument(
         "--explainer", nargs="+", action="extend", metavar="NAME[:key=value,...]",
         help="such as GradCAM or GradCAM:elementwise=true,layer=net.layer3; default GradCAM",
@@ -387,6 +392,10 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--target", help="class to explain, by name or index; default: the top prediction")
     which.add_argument("--top", type=_count, default=1, help="explain so many of the most probable classes")
     sub.add_argument("--size", type=_count, help="side of the images; default: the run's own, or 224")
+    sub.add_argument(
+        "--window", nargs=2, type=float, metavar=("CENTRE", "WIDTH"),
+        help="of a scan's values, for a model that is not a run; default: its 0.5th to its 99.5th percentile",
+    )  # fmt: skip
     sub.add_argument("--weights", help="state dict for a model that is not a run")
     sub.add_argument("--classes", help="their number, or a file with one name per line, for a model that is not a run")
     sub.add_argument("--batch-size", type=_count, default=32)

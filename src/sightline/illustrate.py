@@ -14,13 +14,15 @@ from tqdm import tqdm
 
 from sightline import colours, plates, recipe, sheet
 from sightline.columns import aligned
-from sightline.data.base import pair
-from sightline.data.loose import Array, distinct, gather, read_picture, read_volume
+from sightline.data.base import pair, triple
+from sightline.data.loose import Array, distinct, gather, read_picture, read_voxels
 from sightline.errors import SightlineError, did_you_mean
 from sightline.explainers import Explainer, GradCAM, bind
 from sightline.explainers.names import told_apart
 from sightline.files import whole
+from sightline.maps import resize
 from sightline.passes import Pass, evaluating, rank, record
+from sightline.volumes import Grid, Reading
 
 NOTE = (
     "Each map is scaled by itself, for display only. Its colours go from one value below the picture to the other, "
@@ -39,6 +41,8 @@ class Shown:
     path: Path
     image: Array
     """(C, *spatial) as the model saw it: uint8, or float32 in [0, 1]."""
+    grid: Grid | None
+    """Where the voxels of its file lie in the patient; None if that says nothing of it."""
     logits: Array
     """(classes,)."""
     targets: tuple[int, ...]
@@ -62,9 +66,9 @@ class Shown:
         """The most probable class."""
         return int(self.logits.argmax())
 
-    def overlay(self, explainer: str, target: int) -> str:
+    def overlay(self, explainer: str, target: int, suffix: str = ".png") -> str:
         """The name of the file that shows one map."""
-        return f"overlay-{self.id}-{explainer}{f'-class{target}' if len(self.targets) > 1 else ''}.png"
+        return f"overlay-{self.id}-{explainer}{f'-class{target}' if len(self.targets) > 1 else ''}{suffix}"
 
 
 def illustrate(
@@ -76,30 +80,35 @@ def illustrate(
     target: int | None = None,
     top: int = 1,
     classes: Sequence[str] = (),
-    size: tuple[int, int] = (224, 224),
+    size: Sequence[int] = (224, 224),
+    reading: Reading | None = None,
     batch_size: int = 32,
     title: str = "",
 ) -> list[Shown]:
     """Explain files with every explainer, all from the same forward passes, and write what there is to look at.
 
     `out` receives maps.npz, overlay-<id>-<explainer>.png for each map, and contact_sheet.png: all of them or none.
+    For a scan in NIfTI or DICOM there is an overlay-<id>-<explainer>.nii.gz beside each picture: the raw map on the
+    scan's own grid, with its affine, so that a viewer lays it over the scan.
 
     Args:
         model: takes (B, C, *spatial) in [0, 1]; explained in evaluation mode, on the device of its parameters.
-        paths: images or folders of images; for a model of volumes, arrays (see `sightline.data.loose.read_volume`).
+        paths: images or folders of images; for a model of volumes, scans (see `sightline.volumes.read_scan`).
         out: the folder; files of the same names are replaced.
         explainers: drawn side by side.
         target: the class to explain; None for the top prediction.
         top: with `target=None`, explain so many of the most probable classes, side by side.
         classes: their names; empty if unknown.
-        size: (H, W) of the images the model takes. Volumes are taken as they are.
+        size: (H, W) of the images the model takes.
+        reading: how scans are scaled and resampled; None takes arrays as they are and scales NIfTI and DICOM as
+            `Reading()` does.
         batch_size: images in one pass.
         title: of the contact sheet.
 
     Raises:
         SightlineError: a bad path, file, size, target or layer; a map that is not finite; `out` cannot be written.
     """
-    items = _read(model, paths, size)
+    items = _read(model, paths, size, reading)
     bound = told_apart([bind(explainer, model, items[0].image.shape[1:]) for explainer in explainers])
     with ExitStack() as files:
 
@@ -112,11 +121,23 @@ def illustrate(
         _refuse_other_classes(classes, shown[0].logits)
         _write_maps(maps, shown, bound, classes)
         _write_pictures(new, shown, bound, classes, title)
+        _write_scans(new, shown)
     return shown
 
 
-def of_run(folder: str | Path) -> tuple[tuple[int, int], tuple[str, ...]]:
-    """(H, W) of the images a run was trained on, and the names of its classes; a warning and () if its data are gone.
+class Viewed(NamedTuple):
+    """What a model was trained to look at."""
+
+    size: tuple[int, ...]
+    """(H, W) of its images, or (D, H, W) of its volumes."""
+    classes: tuple[str, ...]
+    """Their names; empty if unknown."""
+    reading: Reading | None
+    """How its scans are read; None of a model of images."""
+
+
+def of_run(folder: str | Path) -> Viewed:
+    """What a run was trained on; a warning and no names of classes if its data are gone.
 
     Raises:
         SightlineError: the recipe cannot be read, or nothing says how large the images are.
@@ -131,8 +152,16 @@ def of_run(folder: str | Path) -> tuple[tuple[int, int], tuple[str, ...]]:
         if "size" not in arguments:
             raise
         log.warning("%s: the classes have no names here. %s", folder, error)
-        return pair("size", arguments["size"]), ()
-    return data.size, data.classes
+        return _told(arguments)
+    return Viewed(data.size, data.classes, getattr(data, "reading", None))
+
+
+def _told(arguments: Any) -> Viewed:
+    """What the arguments of a dataset say that is gone."""
+    if "percentiles" not in arguments:
+        return Viewed(pair("size", arguments["size"]), (), None)
+    reading = Reading(triple("size", arguments["size"]), arguments["window"], arguments["percentiles"])
+    return Viewed(triple("size", arguments["size"]), (), reading)
 
 
 def which(target: str, classes: Sequence[str]) -> int:
@@ -179,15 +208,23 @@ class Item(NamedTuple):
     id: str
     path: Path
     image: Array
+    grid: Grid | None = None
 
 
-def _read(model: nn.Module, paths: Sequence[str | Path], size: tuple[int, int]) -> list[Item]:
+def _read(model: nn.Module, paths: Sequence[str | Path], size: Sequence[int], reading: Reading | None) -> list[Item]:
     channels, volumes = _channels(model), rank(model) == 3
     files = gather(paths, volumes)
     bar = tqdm(files, desc="reading", unit=" images", leave=False, disable=None)
-    images = [read_volume(path, channels) if volumes else read_picture(path, size, channels) for path in bar]
+    read = [read_voxels(path, channels, reading) if volumes else _picture(path, size, channels) for path in bar]
+    images, grids = zip(*read, strict=True)
     _refuse_mixed(files, images)
-    return list(map(Item, distinct(files), files, images))
+    return list(map(Item, distinct(files), files, images, grids))
+
+
+def _picture(path: Path, size: Sequence[int], channels: int) -> tuple[Array, None]:
+    if len(size) != 2:
+        raise SightlineError(f"the model takes several views of each image, {tuple(size)}: explain it from Python.")
+    return read_picture(path, (size[0], size[1]), channels), None
 
 
 def _channels(model: nn.Module) -> int:
@@ -315,6 +352,16 @@ def _write_pictures(
     rows = (_row(one, signed, classes, new) for one in shown)
     for number, page in enumerate(sheet.draw(title, NOTE, columns, rows, len(shown)), 1):
         page.save(new("contact_sheet.png" if number == 1 else f"contact_sheet-{number}.png"))
+
+
+def _write_scans(new: Callable[[str], Path], shown: Sequence[Shown]) -> None:
+    """The maps of scans that have a place, on their grids."""
+    for one in shown:
+        if one.grid is not None:
+            for name, maps in one.drawn.items():
+                on_grid = resize(torch.from_numpy(maps), one.grid.upright_shape()).numpy()
+                for target, map in zip(one.targets, on_grid, strict=True):
+                    new(one.overlay(name, target, ".nii.gz")).write_bytes(one.grid.nifti(map))
 
 
 def _columns(name: str, explainer: Explainer, signed: bool, targets: int) -> Iterator[sheet.Column]:

@@ -4,5 +4,6 @@ from sightline.data.base import Source
 from sightline.data.cub import CUB
 from sightline.data.folder import Folder
 from sightline.data.habitats import Habitats
+from sightline.data.volumes import Volumes
 
-__all__ = ["CUB", "Folder", "Habitats", "Source"]
+__all__ = ["CUB", "Folder", "Habitats", "Source", "Volumes"]

@@ -16,6 +16,7 @@ from sightline.pictures import Flags, Pixels
 from sightline.types import Batch
 
 Size = int | tuple[int, int]
+Cuboid = int | tuple[int, int, int]
 
 
 class Source(Dataset[Batch]):
@@ -35,7 +36,7 @@ class Source(Dataset[Batch]):
         groups: (N,) str, empty where a sample belongs to none.
         has_mask: (N,) bool, which samples show their mask.
         has_label: (N,) bool, which samples show their label.
-        size: (H, W) of every sample.
+        size: (H, W) of every sample, (D, H, W) of volumes, (views, H, W) of several views.
         channels: 1 or 3.
     """
 
@@ -47,7 +48,7 @@ class Source(Dataset[Batch]):
     groups: npt.NDArray[np.str_]
     has_mask: Flags
     has_label: Flags
-    size: tuple[int, int]
+    size: tuple[int, ...]
     channels: int
 
     def __init__(self, split: str, mask_fraction: float, seed: int, label_fraction: float = 1.0) -> None:
@@ -163,6 +164,16 @@ def pair(name: str, size: Size) -> tuple[int, int]:
     """
     height, width = (size, size) if isinstance(size, int) else size
     return at_least(name, height, 1), at_least(name, width, 1)
+
+
+def triple(name: str, size: Cuboid) -> tuple[int, int, int]:
+    """(D, H, W) from one number or from all three.
+
+    Raises:
+        SightlineError: a side is below 1; the message names the argument.
+    """
+    depth, height, width = (size, size, size) if isinstance(size, int) else size
+    return at_least(name, depth, 1), at_least(name, height, 1), at_least(name, width, 1)
 
 
 def thin(has: Flags, labels: npt.NDArray[np.int64], share: float, seed: int) -> Flags:

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from math import prod
 
 import numpy as np
 from PIL import Image
@@ -17,15 +18,17 @@ MEMORY = 1.5e9
 """Bytes of decoded images and masks that are kept; of a larger dataset every sample is read when it is needed."""
 
 
-class Filed(Source):
-    """A dataset of image files, resized as `Folder` says, each with its evidence as a `Region`, or with none.
+class Listed(Source):
+    """A dataset whose samples are entries, each with its evidence as a `Region`, or with none.
 
-    A subclass sets `name`, and `root` and further arguments under their own names, and hands over the entries of all
-    splits. Labels are (N,) where every entry's is a word, (N, classes) zeros and ones where they are tuples of words.
+    A subclass sets `name`, and `root` and further arguments under their own names, hands over the entries of all
+    splits, and defines `decode`. Labels are (N,) where every entry's is a word, (N, classes) zeros and ones where they
+    are tuples of words.
 
     Args:
         entries: every sample of every split.
-        split, size, channels, mask_fraction, label_fraction, seed, verify: see `Folder`.
+        size: of every sample.
+        split, channels, mask_fraction, label_fraction, seed, verify: see `Folder`.
         classes: in the order of their numbers; None for those that occur, in alphabetical order.
         splits: None for those that occur, in the order in which they do.
 
@@ -37,7 +40,7 @@ class Filed(Source):
         self,
         entries: Sequence[Entry],
         split: str,
-        size: Size,
+        size: tuple[int, ...],
         channels: int,
         mask_fraction: float,
         label_fraction: float,
@@ -49,7 +52,7 @@ class Filed(Source):
         self.splits = tuple(splits or dict.fromkeys(entry.split for entry in entries))
         self.classes = tuple(classes or sorted({word for entry in entries for word in words(entry.label)}))
         super().__init__(split, mask_fraction, seed, label_fraction)
-        self.size = pair("size", size)
+        self.size = size
         self.channels = grey_or_colour(channels)
         self.verify = verify
         self._entries = [entry for entry in entries if entry.split == self.split]
@@ -59,12 +62,12 @@ class Filed(Source):
         self.annotate(np.array([entry.region is not None for entry in self._entries], np.bool_))
         self._kept = self._decode_all() if verify else []
 
-    def picture(self, entry: Entry) -> Image.Image:
-        """The image of an entry, as large as its evidence is drawn."""
-        return open_picture(entry.image)
+    def decode(self, entry: Entry) -> tuple[Pixels, Pixels]:
+        """Image and mask of an entry, as `read` returns them."""
+        raise NotImplementedError
 
     def read(self, index: int) -> tuple[Pixels, Pixels]:
-        return self._kept[index] if self._kept else self._decode(self._entries[index])
+        return self._kept[index] if self._kept else self.decode(self._entries[index])
 
     def content(self, index: int) -> bytes:
         """The bytes of the image's file and of what is known of its evidence."""
@@ -85,12 +88,38 @@ class Filed(Source):
         progress = tqdm(
             self._entries, desc=f"reading {self.name}/{self.split}", unit=" images", leave=False, disable=None
         )
-        decoded = map(self._decode, progress)
+        decoded = map(self.decode, progress)
         masks = 1 if self.labels.ndim == 1 else len(self.classes)
-        fits = len(self) * self.size[0] * self.size[1] * (self.channels + masks) <= MEMORY
+        fits = len(self) * prod(self.size) * (self.channels + masks) <= MEMORY
         return list(decoded) if fits else list(deque(decoded, maxlen=0))
 
-    def _decode(self, entry: Entry) -> tuple[Pixels, Pixels]:
+
+class Filed(Listed):
+    """A dataset of image files, resized as `Folder` says; see `Listed`."""
+
+    size: tuple[int, int]
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        split: str,
+        size: Size,
+        channels: int,
+        mask_fraction: float,
+        label_fraction: float,
+        seed: int,
+        verify: bool,
+        classes: Sequence[str] | None = None,
+        splits: Sequence[str] | None = None,
+    ) -> None:
+        sides = pair("size", size)
+        super().__init__(entries, split, sides, channels, mask_fraction, label_fraction, seed, verify, classes, splits)
+
+    def picture(self, entry: Entry) -> Image.Image:
+        """The image of an entry, as large as its evidence is drawn."""
+        return open_picture(entry.image)
+
+    def decode(self, entry: Entry) -> tuple[Pixels, Pixels]:
         """Image (H, W, C) and mask (H, W), or (classes, H, W) where regions have classes, of zeros and ones."""
         image = self.picture(entry)
         drawn = {name: shrink(r.draw(image.size[::-1]), self.size) for name, r in regions(entry).items()}

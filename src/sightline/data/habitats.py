@@ -95,6 +95,7 @@ class Habitats(Source):
     name = "Habitats"
     splits = ("train", "val", "test", "shifted", "swapped")
     classes = tuple("0123456789")
+    size: tuple[int, int]
     channels = 3
 
     def __init__(

@@ -1,6 +1,5 @@
 """Loose files: images and volumes that belong to no dataset, named one by one or by their folder."""
 
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,8 +10,19 @@ import numpy.typing as npt
 
 from sightline.errors import SightlineError
 from sightline.pictures import SUFFIXES, image_files, open_picture, resized
-
-VOLUMES = (".npy", ".npz")
+from sightline.volumes import (
+    ARRAYS,
+    DICOM,
+    SCANS,
+    Grid,
+    Reading,
+    read_array,
+    read_dicom_picture,
+    read_scan,
+    scans,
+    stem,
+    suffix,
+)
 
 Array = npt.NDArray[Any]
 
@@ -20,12 +30,15 @@ Array = npt.NDArray[Any]
 def gather(paths: Sequence[str | Path], volumes: bool = False) -> list[Path]:
     """The files, in the order given; a folder stands for the images, or the volumes, in it, by name.
 
+    A volume may be a folder itself, with the slices of a DICOM series or a stack of pictures.
+
     Raises:
         SightlineError: there are no paths, one does not exist, or a folder holds none.
     """
     if not paths:
         raise SightlineError("paths is empty: name at least one file or folder.")
-    return [file for path in paths for file in _files(Path(path), volumes)]
+    list_files = _volumes if volumes else _images
+    return [file for path in paths for file in _files(Path(path), list_files)]
 
 
 def distinct(paths: Sequence[Path]) -> list[str]:
@@ -36,8 +49,8 @@ def distinct(paths: Sequence[Path]) -> list[str]:
     >>> distinct([Path("a/x.png"), Path("b/x.png"), Path("b/y.png")])
     ['a-x', 'b-x', 'y']
     """
-    stems = Counter(path.stem.casefold() for path in paths)
-    full = [p.stem if stems[p.stem.casefold()] == 1 else f"{p.absolute().parent.name}-{p.stem}" for p in paths]
+    stems = Counter(stem(path).casefold() for path in paths)
+    full = [stem(p) if stems[stem(p).casefold()] == 1 else f"{p.absolute().parent.name}-{stem(p)}" for p in paths]
     taken: set[str] = set()
     return [_free(name, taken) for name in full]
 
@@ -45,12 +58,34 @@ def distinct(paths: Sequence[Path]) -> list[str]:
 def read_picture(path: Path, size: tuple[int, int], channels: int) -> Array:
     """(C, H, W) uint8 as `Folder` reads it: turned by its EXIF orientation, resized without regard to its aspect.
 
+    A DICOM file is brought to 8 bits by its own window.
+
     Raises:
         SightlineError: the file is no image, is damaged, or has more than 8 bits per channel.
     """
-    if path.suffix.lower() in VOLUMES:
-        raise SightlineError(f"{path} is an array, but the model takes images. Give it {', '.join(SUFFIXES)}.")
-    return np.moveaxis(resized(open_picture(path), size, channels), -1, 0)
+    if suffix(path) in SCANS:
+        raise SightlineError(
+            f"{path} is an array, but the model takes images. Give it {', '.join(SUFFIXES)}, or one DICOM file."
+        )
+    image = read_dicom_picture(path) if suffix(path) in DICOM else open_picture(path)
+    return np.moveaxis(resized(image, size, channels), -1, 0)
+
+
+def read_voxels(path: Path, channels: int, reading: Reading | None = None) -> tuple[Array, Grid | None]:
+    """(C, D, H, W), uint8 or float32 in [0, 1], and where its voxels lie in the patient, if the file says so.
+
+    Args:
+        path: a scan, see `sightline.volumes.read_scan`.
+        channels: the scan is repeated in each.
+        reading: how it is scaled and resampled; None takes arrays as `read_volume` does, and scans as `Reading()`.
+
+    Raises:
+        SightlineError: see `sightline.volumes.read_scan`.
+    """
+    if reading is None and suffix(path) in ARRAYS:
+        return read_volume(path, channels), None
+    scan = read_scan(path)
+    return np.repeat((reading or Reading())(scan)[None], channels, 0), scan.grid
 
 
 def read_volume(path: Path, channels: int) -> Array:
@@ -59,7 +94,7 @@ def read_volume(path: Path, channels: int) -> Array:
     Raises:
         SightlineError: the file is damaged or holds more than one array, or one of another shape, type or range.
     """
-    volume = _load(path)
+    volume = read_array(path)
     volume = volume[None] if volume.ndim == 3 else volume
     if volume.ndim != 4 or len(volume) != channels or volume.size == 0:
         raise SightlineError(
@@ -73,22 +108,33 @@ def read_volume(path: Path, channels: int) -> Array:
     return volume.astype(np.float32)
 
 
-def _files(path: Path, volumes: bool) -> list[Path]:
+def _files(path: Path, list_files: Callable[[Path], list[Path]]) -> list[Path]:
     if not path.is_dir():
         if not path.exists():
             raise SightlineError(f"{path} does not exist. Name an image or a folder of images.")
         return [path]
-    list_files: Callable[[Path], list[Path]] = _volume_files if volumes else image_files
-    if not (found := list_files(path)):
-        raise SightlineError(
-            f"{path} holds no file ending in {', '.join(VOLUMES if volumes else SUFFIXES)}; folders in it are not "
-            "searched. Name another, or the files themselves."
-        )
+    return list_files(path)
+
+
+def _images(folder: Path) -> list[Path]:
+    if not (found := image_files(folder)):
+        raise _nothing(folder, SUFFIXES)
     return found
 
 
-def _volume_files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in VOLUMES and not p.name.startswith("."))
+def _volumes(folder: Path) -> list[Path]:
+    if found := scans(folder):
+        return found
+    if not any(path.is_file() for path in folder.iterdir()):
+        raise _nothing(folder, SCANS)
+    return [folder]
+
+
+def _nothing(folder: Path, suffixes: Sequence[str]) -> SightlineError:
+    return SightlineError(
+        f"{folder} holds no file ending in {', '.join(suffixes)}; folders in it are not searched. Name another, or the "
+        "files themselves."
+    )
 
 
 def _free(name: str, taken: set[str]) -> str:
@@ -98,15 +144,3 @@ def _free(name: str, taken: set[str]) -> str:
         free = f"{name}-{count}"
     taken.add(free.casefold())
     return free
-
-
-def _load(path: Path) -> Array:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded as arrays:
-            (only,) = arrays.values()
-            return np.asarray(only)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise SightlineError(f"cannot read {path} as one array: {error}. Save it with numpy.save.") from error
