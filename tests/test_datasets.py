@@ -17,6 +17,8 @@ from sightline.types import Batch
 from trees import TREES
 
 SIZE = (20, 30)
+OTHERS = {"Source", "Folder", "Habitats", "Volumes"}
+"""What is no published data set of images."""
 
 
 def build(name: str, arguments: dict[str, Any], **others: Any) -> Source:
@@ -30,7 +32,7 @@ def laid_out(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[
 
 
 def test_every_data_set_of_files_has_a_copy() -> None:
-    assert set(data.__all__) - {"Source", "Folder", "Habitats"} == set(TREES)
+    assert set(data.__all__) - OTHERS == set(TREES)
 
 
 def test_each_split_yields_batches(laid_out: tuple[str, dict[str, Any]]) -> None:
