@@ -69,14 +69,17 @@ class Source(Dataset[Batch]):
         image, mask = self.read(index)
         return image.tobytes() + mask.tobytes()
 
-    def annotate(self, has_mask: Flags) -> None:
+    def annotate(self, has_mask: Flags, has_label: Flags | None = None) -> None:
         """Say which samples have a mask; in the training split only `mask_fraction` of each class keep theirs.
 
-        Of the labels there, samples show `label_fraction`; equal fractions of both fall on the same samples.
+        Of the labels there, by default one for every sample, `label_fraction` are shown; equal fractions of both fall
+        on the same samples.
         """
         masks, labels = (self.mask_fraction, self.label_fraction) if self.split == "train" else (1.0, 1.0)
         self.has_mask = thin(has_mask, self.labels, masks, self.seed)
-        self.has_label = thin(np.ones_like(has_mask), self.labels, labels, self.seed)
+        self.has_label = thin(
+            np.ones_like(has_mask) if has_label is None else has_label, self.labels, labels, self.seed
+        )
 
     def on(self, split: str) -> Self:
         """The same dataset with the same arguments on another split."""

@@ -10,12 +10,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from sightline.data.base import Size, Source, at_least, fraction, pair
+from sightline.data.habits import SPLITS, Integers, below, choose_habit, drawn_as
 from sightline.errors import SightlineError
 from sightline.pictures import Pixels
 
-Integers = npt.NDArray[np.int64]
 Tones = npt.NDArray[np.int32]
-Draws = npt.NDArray[np.uint64]
 
 PHOTOGRAPHS = {
     "grass": "grass.png",
@@ -93,7 +92,7 @@ class Habitats(Source):
     """
 
     name = "Habitats"
-    splits = ("train", "val", "test", "shifted", "swapped")
+    splits = SPLITS
     classes = tuple("0123456789")
     size: tuple[int, int]
     channels = 3
@@ -174,11 +173,6 @@ def members(split: str) -> Integers:
     return np.sort(np.concatenate([order[targets[order] == digit][part] for digit in range(10)]))
 
 
-def drawn_as(split: str) -> str:
-    """The split whose digits, inks and places `split` shows."""
-    return "test" if split in ("shifted", "swapped") else split
-
-
 def scenes(split: str, labels: Integers, correlation: float, size: tuple[int, int], seed: int) -> Iterator[Scene]:
     """One scene per label.
 
@@ -186,7 +180,7 @@ def scenes(split: str, labels: Integers, correlation: float, size: tuple[int, in
     """
     stream = Habitats.splits.index(drawn_as(split))
     draws = np.random.PCG64([seed, stream]).random_raw((9, len(labels)))
-    habitat = choose_habitat(split, labels, correlation, draws[0], draws[1])
+    habitat = choose_habit(split, labels, len(PHOTOGRAPHS), correlation, draws[0], draws[1])
     shapes = np.array([photo.shape[:2] for photo in photographs(size)])[habitat]
     side = min(size) // 2 + below(min(size) // 4 + 1, draws[2])
     columns = (
@@ -200,19 +194,6 @@ def scenes(split: str, labels: Integers, correlation: float, size: tuple[int, in
         below(len(INKS), draws[8]),
     )
     return map(Scene._make, np.stack(columns, axis=1).tolist())
-
-
-def choose_habitat(split: str, labels: Integers, correlation: float, obey: Draws, other: Draws) -> Integers:
-    """The habitat of each image, 0..9; at a higher correlation the images that obey at a lower one still do."""
-    if split == "swapped":
-        return (labels + 1 + below(9, other)) % 10
-    threshold = 0.0 if split == "shifted" else correlation
-    return np.where((obey >> np.uint64(11)) * 2.0**-53 < threshold, labels, below(10, other))
-
-
-def below(limit: int | Integers, draws: Draws) -> Integers:
-    """Whole numbers in [0, limit) from raw 64-bit draws."""
-    return ((draws >> np.uint64(32)) * np.asarray(limit, np.uint64) >> np.uint64(32)).astype(np.int64)
 
 
 def paint(digit: Pixels, scene: Scene, size: tuple[int, int]) -> tuple[Pixels, Pixels]:

@@ -1,0 +1,137 @@
+"""Datasets made of the samples of another."""
+
+from abc import abstractmethod
+from copy import copy
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from sightline.data.base import Source, known_split
+from sightline.data.habits import Integers
+from sightline.errors import SightlineError
+from sightline.pictures import Flags, Pixels
+
+
+class Subset(Source):
+    """Some samples of another dataset, perhaps under splits of its own.
+
+    A subclass stores its arguments under their own names, calls `Subset.__init__` and says in `choose` which samples a
+    split has. What `on` returns shares with it whatever of the other dataset has been read.
+
+    Args:
+        data: the other dataset, on any of its splits.
+        split, mask_fraction, label_fraction, seed: see `Source`. Masks and labels that `data` hides stay hidden.
+    """
+
+    def __init__(
+        self, data: Source, split: str, mask_fraction: float = 1.0, label_fraction: float = 1.0, seed: int = 0
+    ) -> None:
+        self.data = data
+        self.name, self.classes, self.size, self.channels = data.name, data.classes, data.size, data.channels
+        self._parts = {data.split: data}
+        self.splits = self.own_splits()
+        super().__init__(split, mask_fraction, seed, label_fraction)
+        self._take()
+
+    def own_splits(self) -> tuple[str, ...]:
+        """The splits it has."""
+        return self.data.splits
+
+    @abstractmethod
+    def choose(self) -> dict[str, Integers]:
+        """The samples of `self.split`: their indices in splits of `data`."""
+
+    def part(self, split: str) -> Source:
+        """`data` on one of its splits, read once."""
+        if split not in self._parts:
+            self._parts[split] = self.data.on(split)
+        return self._parts[split]
+
+    def name_of(self, part: Source, index: int) -> str:
+        """The id of a sample of `data`."""
+        return part.ids[index]
+
+    def on(self, split: str) -> Self:
+        other = copy(self)
+        other.split = known_split(split, self.splits)
+        other._take()
+        return other
+
+    def read(self, index: int) -> tuple[Pixels, Pixels]:
+        part, inner = self._members[index]
+        return part.read(inner)
+
+    def content(self, index: int) -> bytes:
+        part, inner = self._members[index]
+        return part.content(inner)
+
+    def _take(self) -> None:
+        chosen = [(self.part(split), indices) for split, indices in self.choose().items()]
+        self._members = [(part, index) for part, indices in chosen for index in indices.tolist()]
+        if not self._members:
+            raise SightlineError(f"{type(self).__name__} leaves no image of {self.name} in {self.split!r}.")
+        self.ids = tuple(self.name_of(*member) for member in self._members)
+        self.labels = np.concatenate([part.labels[indices] for part, indices in chosen])
+        self.groups = np.concatenate([part.groups[indices] for part, indices in chosen])
+        self.annotate(
+            np.concatenate([part.has_mask[indices] for part, indices in chosen]),
+            np.concatenate([part.has_label[indices] for part, indices in chosen]),
+        )
+
+
+class Pooled(Subset):
+    """The samples of "train", "val" and "test" of another dataset together, split anew.
+
+    Where it has none of these, the samples of all its splits. An id that occurs in two of them gets its split in front.
+    A subclass says in `select` which samples a split has.
+
+    Raises:
+        SightlineError: the other dataset hides masks or labels, which may be ones to be tested on.
+    """
+
+    def __init__(
+        self, data: Source, split: str, mask_fraction: float = 1.0, label_fraction: float = 1.0, seed: int = 0
+    ) -> None:
+        if min(data.mask_fraction, data.label_fraction) < 1:
+            raise SightlineError(
+                f"data: {type(self).__name__} splits {data.name} anew. Give mask_fraction and label_fraction to "
+                f"{type(self).__name__}, not to the data in it."
+            )
+        super().__init__(data, split, mask_fraction, label_fraction, seed)
+
+    @abstractmethod
+    def select(self, labels: Integers, groups: npt.NDArray[Any]) -> Flags:
+        """Which of all samples `self.split` has: (N,) bool."""
+
+    def pool(self) -> list[Source]:
+        """`data` on each split that is pooled."""
+        usual = [split for split in ("train", "val", "test") if split in self.data.splits]
+        return [self.part(split) for split in usual or self.data.splits]
+
+    def choose(self) -> dict[str, Integers]:
+        pool = self.pool()
+        labels, groups = np.concatenate([p.labels for p in pool]), np.concatenate([p.groups for p in pool])
+        ends = np.cumsum([len(part) for part in pool])[:-1]
+        selected = np.split(self.select(labels, groups), ends)
+        return {part.split: np.flatnonzero(flags) for part, flags in zip(pool, selected, strict=True)}
+
+    def name_of(self, part: Source, index: int) -> str:
+        return f"{part.split}/{part.ids[index]}" if self._ambiguous else part.ids[index]
+
+    @cached_property
+    def _ambiguous(self) -> bool:
+        pool = self.pool()
+        return len(set().union(*(part.ids for part in pool))) < sum(map(len, pool))
+
+
+def single(data: Source) -> Integers:
+    """(N,) labels of a dataset with one class per image.
+
+    Raises:
+        SightlineError: images have several.
+    """
+    if data.labels.ndim > 1:
+        raise SightlineError(f"{data.name} is multi-label: expected a dataset with one class per image.")
+    return data.labels
