@@ -27,7 +27,7 @@ from sightline.objectives import (
     right_reasons_loss,
 )
 from sightline.objectives.localisation import peak_scaled
-from sightline.objectives.swap import blurred, mean_colour
+from sightline.objectives.swap import blurred, hidden, mean_colour
 from sightline.passes import record
 from sightline.types import Batch
 
@@ -245,6 +245,45 @@ def test_the_swap_draws_what_it_always_drew():
     other = on.image[(torch.arange(6) + shift) % 6]
     keep = torch.where(on.has_mask.view(6, 1, 1), on.mask, 1).unsqueeze(1)
     assert torch.equal(shown(on, ContextSwap()), torch.lerp(other, on.image, keep))
+
+
+@pytest.mark.parametrize("hide", ["box", "mask"])
+@pytest.mark.parametrize("kind", SHAPES)
+def test_hidden_evidence_never_comes_along_with_a_background(hide, kind):
+    net, shape, size = SHAPES[kind]
+    on = batch(shape)
+    channel = 2 if kind == "views" else 1
+    mask = torch.zeros_like(on.mask)
+    for place, one in enumerate(mask):
+        one[..., 1 + place % 3 : 5, 2 : 5 + place % 2] = 1
+    shining = torch.where(mask.unsqueeze(channel) == 1, 1.0, 0.25).double().expand_as(on.image)
+    on = on._replace(image=shining, mask=mask, has_mask=torch.ones(6, dtype=torch.bool))
+    image = shown(on, ContextSwap(hide=hide), double(net()), size).movedim(channel, 0)
+    torch.testing.assert_close(image, torch.where(mask == 1, 1.0, 0.25).double().expand_as(image))
+
+
+def test_a_box_is_hidden_whole_and_what_nobody_annotated_stays():
+    on = batch()
+    marked = on.mask * on.has_mask.view(6, 1, 1)
+    hole = torch.zeros_like(marked)
+    for place, one in zip(hole, marked, strict=True):
+        rows, columns = (one.any(axis).nonzero().flatten() for axis in (1, 0))
+        if len(rows):
+            place[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = 1
+    torch.manual_seed(11)
+    shift = int(torch.randint(1, 6, (), generator=Step(nn.Identity()).random("swap")))
+    other = hidden(on.image, hole.unsqueeze(1), 0.15 * 12).roll(-shift, 0)
+    keep = torch.where(on.has_mask.view(6, 1, 1), on.mask, 1).unsqueeze(1)
+    torch.testing.assert_close(shown(on, ContextSwap(hide="box")), torch.lerp(other, on.image, keep))
+
+
+def test_a_hole_is_filled_by_its_surroundings():
+    image = torch.tensor([[[[0.2, 0.9, 0.6]]]]).double()
+    hole = torch.tensor([[[[0.0, 1.0, 0.0]]]]).double()
+    filled = hidden(image, hole, 1.0)
+    assert filled[0, 0, 0].tolist() == pytest.approx([0.2, 0.4, 0.6])
+    whole = torch.rand(1, 3, 9, 9).double()
+    torch.testing.assert_close(hidden(whole, torch.ones(1, 1, 9, 9).double(), 1.0), mean_colour(whole))
 
 
 @pytest.mark.parametrize("outside", ["swap", "blur", "mean", "noise"])

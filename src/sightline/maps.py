@@ -153,6 +153,18 @@ def _interval(mass: Tensor, reach: float) -> Tensor:
     return (cells >= (centre - spread).floor()) & (cells <= (centre + spread).ceil())
 
 
+def bounding_box(mask: Tensor, axes: int = 2) -> Tensor:
+    """The smallest box that holds every position where `mask` is not 0; bool, in the shape of (..., *spatial).
+
+    An empty mask has an empty box. `axes` is the number of spatial axes, the last ones.
+    """
+    marked, inside = mask != 0, torch.ones_like(mask, dtype=torch.bool)
+    for axis in range(-axes, 0):
+        along = marked.any(tuple(other for other in range(-axes, 0) if other != axis), keepdim=True)
+        inside = inside & (along.cumsum(axis) > 0) & (along.flip(axis).cumsum(axis) > 0).flip(axis)
+    return inside
+
+
 def per_map(values: Tensor, maps: Tensor) -> Tensor:
     """One value for each map, (B,), in a shape that broadcasts to `maps`."""
     return values.view(-1, *[1] * (maps.ndim - 1))

@@ -6,13 +6,16 @@ import torch
 from torch import Tensor
 
 from sightline.explainers.arguments import number, one_of
-from sightline.maps import separable
+from sightline.maps import bounding_box, per_map, separable
 from sightline.objectives.base import Objective, classification_loss, evidence, nonnegative
 from sightline.objectives.step import Step
 from sightline.objectives.weights import Weight
 from sightline.passes import rank
 from sightline.types import Batch
 from sightline.views import surrounded
+
+HIDING = 0.15
+"""Standard deviation of the blur that fills hidden evidence, as a share of the image's short side."""
 
 
 def context_swap(image: Tensor, mask: Tensor, has_mask: Tensor, shift: int) -> Tensor:
@@ -43,6 +46,23 @@ def mean_colour(image: Tensor, axes: int = 2) -> Tensor:
     return image.mean(tuple(range(-axes, 0)), keepdim=True).expand_as(image)
 
 
+def hidden(image: Tensor, hole: Tensor, sigma: float, axes: int = 2) -> Tensor:
+    """`image` with a hole filled by what lies around it: ``blur(keep * image) / blur(keep)``, where keep = 1 - hole.
+
+    Args:
+        image: (..., C, *spatial).
+        hole: (..., 1, *spatial) in [0, 1], 1 = to be filled.
+        sigma: the blur's standard deviation in pixels. Out of its reach the fill is the mean colour of what is kept;
+            of an image that is all hole, its own.
+        axes: number of spatial axes.
+    """
+    keep, spatial, little = 1 - hole, tuple(range(-axes, 0)), 1e-3
+    weight = keep + 1e-6
+    mean = (image * weight).sum(spatial, keepdim=True) / weight.sum(spatial, keepdim=True)
+    fill = (blurred(image * keep, sigma, axes) + little * mean) / (blurred(keep, sigma, axes) + little)
+    return torch.lerp(fill, image, keep.expand_as(image))
+
+
 def _gaussian(length: int, sigma: float) -> Tensor:
     """(1, length, length) weights of a blur along one axis; each row sums to 1."""
     cells = torch.arange(length, dtype=torch.float64)
@@ -55,12 +75,18 @@ class ContextSwap(Objective):
     Unlike a penalty on the map, it makes the background useless for the decision. Images without a mask stay as they
     are. Under "swap" a batch of one has no other image and trains on itself.
 
+    Beside `CE` the shortcut still pays on the images as they are. Where no training image breaks it, leave `CE` out and
+    hide the evidence that comes along with the background: else an image shows two objects, and its habitat tells
+    which of them does not count.
+
     Args:
         weight: factor in the loss.
         smoothing: label smoothing in [0, 1).
         outside: what comes in its place: another image of the batch ("swap", the only one that keeps backgrounds as
             they are in life), the "blur" or the "mean" colour of the image itself, or "noise", uniform in [0, 1].
         sigma: the blur's standard deviation as a share of the image's short side, above 0.
+        hide: under "swap", fill the other image's own evidence with what lies around it: the bounding "box" of its
+            mask, or the "mask" itself, whose shape then shows. None leaves it where it is.
     """
 
     def __init__(
@@ -69,18 +95,27 @@ class ContextSwap(Objective):
         smoothing: float = 0.0,
         outside: Literal["swap", "blur", "mean", "noise"] = "swap",
         sigma: float = 0.1,
+        hide: Literal["box", "mask"] | None = None,
     ) -> None:
         super().__init__()
         self.weights = nonnegative(swap=weight)
-        self.smoothing, self.outside, self.sigma = smoothing, outside, sigma
+        self.smoothing, self.outside, self.sigma, self.hide = smoothing, outside, sigma, hide
         one_of(("swap", "blur", "mean", "noise"), self, "outside")
+        one_of((None, "box", "mask"), self, "hide")
         number(self, "sigma", 1e-6)
 
     def forward(self, step: Step, batch: Batch) -> dict[str, Tensor]:
         axes, mask = rank(step.model), evidence(step, batch, "ContextSwap")
-        other = self._surroundings(batch.image, axes, step.random("swap"))
+        source = batch.image if self.hide is None else self._without_evidence(batch, mask, axes)
+        other = self._surroundings(source, axes, step.random("swap"))
         altered = surrounded(batch.image, other, mask, batch.has_mask, batch.image.ndim - axes - 1)
         return {"swap": classification_loss(step.run(altered, ()).logits, batch.label, self.smoothing)}
+
+    def _without_evidence(self, batch: Batch, mask: Tensor, axes: int) -> Tensor:
+        """The images without what their masks mark; those that nobody annotated stay as they are."""
+        marked = mask * per_map(batch.has_mask, mask)
+        hole = bounding_box(marked, axes).to(mask) if self.hide == "box" else marked
+        return hidden(batch.image, hole.unsqueeze(-axes - 1), HIDING * min(batch.image.shape[-axes:]), axes)
 
     def _surroundings(self, image: Tensor, axes: int, generator: torch.Generator) -> Tensor:
         if self.outside == "blur":
