@@ -4,7 +4,7 @@ import csv
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +30,20 @@ class Entry(NamedTuple):
     image: Path
     region: Region | Mapping[str, Region] | None = None
     """Where the evidence lies, of a multi-label dataset by class; None where nobody annotated."""
+
+
+def words(label: str | tuple[str, ...]) -> tuple[str, ...]:
+    """The classes of an entry, one or several."""
+    return (label,) if isinstance(label, str) else label
+
+
+def refuse_strangers(entries: Iterable[Entry], classes: Sequence[str]) -> None:
+    """Refuse entries of a class that is none of `classes`."""
+    known = set(classes)
+    for entry in entries:
+        for word in words(entry.label):
+            if word not in known:
+                raise SightlineError(f"{entry.image}: unknown class {word!r}. {did_you_mean(word, classes)}")
 
 
 def find_root(root: str) -> Path:

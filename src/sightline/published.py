@@ -1,14 +1,16 @@
 """What published datasets share: the files they must hold, tables of words, MATLAB's structures, a validation split."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from scipy.io import loadmat
 
-from sightline.errors import SightlineError
-from sightline.listing import Entry
+from sightline.errors import SightlineError, did_you_mean
+from sightline.listing import Entry, words
+from sightline.regions import Boxes
 
 
 def required(path: Path, home: str) -> Path:
@@ -28,11 +30,11 @@ def table(path: Path, home: str, columns: int = 2) -> list[list[str]]:
     Raises:
         SightlineError: the file is missing, or a line has fewer words.
     """
-    lines = [line.split(maxsplit=columns - 1) for line in text(path, home).splitlines() if line.strip()]
-    for number, words in enumerate(lines, start=1):
-        if len(words) != columns:
-            raise SightlineError(f"{path}, line {number}: expected {columns} words, found {' '.join(words)!r}.")
-    return [[word.strip() for word in words] for words in lines]
+    rows = [line.split(maxsplit=columns - 1) for line in text(path, home).splitlines() if line.strip()]
+    for number, row in enumerate(rows, start=1):
+        if len(row) != columns:
+            raise SightlineError(f"{path}, line {number}: expected {columns} words, found {' '.join(row)!r}.")
+    return [[word.strip() for word in row] for row in rows]
 
 
 class Table(dict[str, str]):
@@ -73,6 +75,76 @@ def matlab(path: Path, home: str, variable: str) -> Any:
         return loadmat(path, variable_names=[variable], simplify_cells=True)[variable]
     except Exception as error:  # scipy passes on whatever its parser stumbles over
         raise SightlineError(f"{path} cannot be read as a MATLAB file that holds {variable!r} ({error!r}).") from error
+
+
+def records(structure: Any) -> list[dict[str, Any]]:
+    """The members of a MATLAB structure; one that has only one is no list when it is read."""
+    return [structure] if isinstance(structure, dict) else list(structure)
+
+
+def one_based(corners: Iterable[str | float]) -> Boxes:
+    """A box (left, top, right, bottom) of pixels counted from 1, the last ones inside."""
+    left, top, right, bottom = map(float, corners)
+    return Boxes(((left - 1, top - 1, right, bottom),))
+
+
+def boxes_in(path: Path, first: int = 1) -> dict[str, Boxes]:
+    """The boxes in an XML file in PASCAL VOC's form, by the names of the objects; difficult ones are left out.
+
+    Args:
+        path: the file.
+        first: what the pixel at the left and at the top is called; the last ones are inside if it is 1.
+
+    Raises:
+        SightlineError: the file is missing or damaged, or an object has no name or no box.
+    """
+    try:
+        objects = ElementTree.parse(path).getroot().findall("object")
+        named = [
+            (thing.findtext("name", ""), corners(thing)) for thing in objects if thing.findtext("difficult") != "1"
+        ]
+    except (OSError, ElementTree.ParseError, ValueError) as error:
+        raise SightlineError(f"{path} cannot be read as boxes in PASCAL VOC's form: {error}.") from error
+    return boxes_by_name((name, (box[0] - first, box[1] - first, *box[2:])) for name, box in named)
+
+
+def corners(thing: ElementTree.Element) -> list[float]:
+    """Left, top, right and bottom of an object in PASCAL VOC's form."""
+    return [float(thing.findtext(f"bndbox/{side}", "no number")) for side in ("xmin", "ymin", "xmax", "ymax")]
+
+
+def boxes_by_name(things: Iterable[tuple[str, Sequence[float]]]) -> dict[str, Boxes]:
+    """The boxes (left, top, right, bottom) of each name."""
+    named: dict[str, list[tuple[float, float, float, float]]] = {}
+    for name, (left, top, right, bottom) in things:
+        named.setdefault(name, []).append((float(left), float(top), float(right), float(bottom)))
+    return {name: Boxes(tuple(boxes)) for name, boxes in named.items()}
+
+
+def narrow(entries: Iterable[Entry], only: Sequence[str] | None, classes: Sequence[str]) -> list[Entry]:
+    """Samples that show exactly one of the classes `only`, labelled with that one; all as they are if it is None.
+
+    Raises:
+        SightlineError: `only` names something else than `classes`.
+    """
+    for name in only or ():
+        if name not in classes:
+            raise SightlineError(f"only: there is no class {name!r}. {did_you_mean(name, classes)}")
+    return [entry for e in entries if (entry := as_one(e, only))] if only else list(entries)
+
+
+def as_one(entry: Entry, names: Sequence[str]) -> Entry | None:
+    """A sample labelled with the one of `names` it shows, if it shows exactly one."""
+    shown = [name for name in names if name in words(entry.label)]
+    region = entry.region.get(shown[0]) if len(shown) == 1 and isinstance(entry.region, Mapping) else entry.region
+    return entry._replace(label=shown[0], region=region) if len(shown) == 1 else None
+
+
+def resplit(entries: list[Entry], share: float | None) -> list[Entry]:
+    """`entries` as published, or, given a share, with the published "val" part of "train" and that much held out."""
+    if share is None:
+        return entries
+    return hold_out((e._replace(split="train") if e.split == "val" else e for e in entries), share)
 
 
 def hold_out(entries: Iterable[Entry], share: float) -> list[Entry]:

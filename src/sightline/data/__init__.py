@@ -1,13 +1,41 @@
 """The datasets: each is constructed for one split and yields `Batch`. This is the list."""
 
+from sightline.data.aircraft import Aircraft
 from sightline.data.base import Source
+from sightline.data.bike_helmets import BikeHelmets
+from sightline.data.cars import Cars
+from sightline.data.cifar10 import CIFAR10
 from sightline.data.cub import CUB
 from sightline.data.domains import Domains
 from sightline.data.episode import Episode
+from sightline.data.flowers102 import Flowers102
 from sightline.data.fold import Fold
 from sightline.data.folder import Folder
 from sightline.data.fraction import Fraction
 from sightline.data.habitats import Habitats
+from sightline.data.imagenet import ImageNet
+from sightline.data.pets import Pets
+from sightline.data.unrel import UnRel
+from sightline.data.voc import VOC
 from sightline.data.volumes import Volumes
 
-__all__ = ["CUB", "Domains", "Episode", "Fold", "Folder", "Fraction", "Habitats", "Source", "Volumes"]
+__all__ = [
+    "CIFAR10",
+    "CUB",
+    "VOC",
+    "Aircraft",
+    "BikeHelmets",
+    "Cars",
+    "Domains",
+    "Episode",
+    "Flowers102",
+    "Fold",
+    "Folder",
+    "Fraction",
+    "Habitats",
+    "ImageNet",
+    "Pets",
+    "Source",
+    "UnRel",
+    "Volumes",
+]

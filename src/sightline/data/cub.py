@@ -15,6 +15,9 @@ IMAGES = 11_788
 PPI = {"train": 8190, "val": 2311, "test": 1227}
 """Sizes of the PPI authors' split, 60 fewer in all than there are images."""
 
+MOST = tuple(range(128, 256))
+"""A segmentation's grey is the share of five annotators who saw the bird there."""
+
 
 class CUB(Archive):
     """11,788 photographs of 200 species of birds, each with the bird's outline and box.
@@ -31,7 +34,7 @@ class CUB(Archive):
         split: "train", "val" or "test".
         partition: "standard", 5994 training and 5794 test images, or "ppi", in the sizes of the PPI authors' 8190,
             2311 and 1227. Which images theirs are was not published: these are drawn by SHA-256 of the ids.
-        evidence: the bird's "segmentation" or its "box".
+        evidence: the bird's "segmentation", where most of five annotators saw it, or its "box".
         val: share of the standard training images of each class that become "val"; 0 for no such split.
         size, channels, mask_fraction, label_fraction, seed, verify: see `Folder`.
     """
@@ -82,7 +85,7 @@ class CUB(Archive):
 
     def _region(self, folder: Path, path: str, box: str) -> Region:
         if self.evidence == "segmentation":
-            return MaskFile((folder / "segmentations" / path).with_suffix(".png"))
+            return MaskFile((folder / "segmentations" / path).with_suffix(".png"), MOST)
         left, top, width, height = map(float, box.split())
         return Boxes(((left, top, left + width, top + height),))
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from sightline.data.base import Size, Source, pair
 from sightline.errors import SightlineError
-from sightline.listing import Entry
+from sightline.listing import Entry, refuse_strangers, words
 from sightline.pictures import Pixels, open_picture, resized, shrink
 from sightline.regions import Region
 
@@ -51,6 +51,7 @@ class Listed(Source):
     ) -> None:
         self.splits = tuple(splits or dict.fromkeys(entry.split for entry in entries))
         self.classes = tuple(classes or sorted({word for entry in entries for word in words(entry.label)}))
+        refuse_strangers(entries, self.classes)
         super().__init__(split, mask_fraction, seed, label_fraction)
         self.size = size
         self.channels = grey_or_colour(channels)
@@ -132,11 +133,6 @@ class Filed(Listed):
             return np.ones((len(self.classes), *self.size), np.uint8)
         nowhere = np.zeros(self.size, np.uint8)
         return np.stack([drawn.get(name, nowhere) for name in self.classes])
-
-
-def words(label: str | tuple[str, ...]) -> tuple[str, ...]:
-    """The classes of an entry, one or several."""
-    return (label,) if isinstance(label, str) else label
 
 
 def regions(entry: Entry) -> Mapping[str, Region]:

@@ -8,6 +8,7 @@ from scipy import ndimage
 from sightline.errors import SightlineError
 from sightline.pictures import Flags
 from sightline.regions.base import Region, Size, Sourced
+from sightline.regions.maskfile import MaskFile
 from sightline.regions.shapes import Shape
 
 
@@ -25,6 +26,21 @@ class Union:
 
     def content(self) -> bytes:
         return b"Union" + b"\0".join(region.content() for region in self.regions)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What a mask marks, or another region where it marks nothing: label maps leave small objects out."""
+
+    mask: MaskFile
+    otherwise: Region
+
+    def draw(self, size: Size) -> Flags:
+        marked = self.mask.marked(size)
+        return marked if marked.any() else self.otherwise.draw(size)
+
+    def content(self) -> bytes:
+        return b"Traced" + self.mask.content() + b"\0" + self.otherwise.content()
 
 
 @dataclass(frozen=True)

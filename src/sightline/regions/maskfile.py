@@ -36,18 +36,26 @@ class MaskFile:
     ignored: Literal["evidence", "background"] = "background"
 
     def draw(self, size: Size) -> Flags:
+        marked = self.marked(size)
+        if not marked.any():
+            raise SightlineError(
+                f"{self.path} is empty: no pixel {self._wanted()}. If nobody annotated the image, delete the mask."
+            )
+        return marked
+
+    def marked(self, size: Size) -> Flags:
+        """(H, W) bool, all False where no pixel is evidence.
+
+        Raises:
+            SightlineError: the file cannot be read or is of another size.
+        """
         mask = open_image(self.path)
         if mask.size != size[::-1]:
             raise SightlineError(
                 f"{self.path} is {mask.width} x {mask.height} pixels, its image {size[1]} x {size[0]}. "
                 "A mask must be as large as its image."
             )
-        marked = self._mark(shown(mask))
-        if not marked.any():
-            raise SightlineError(
-                f"{self.path} is empty: no pixel {self._wanted()}. If nobody annotated the image, delete the mask."
-            )
-        return marked
+        return self._mark(shown(mask))
 
     def content(self) -> bytes:
         chosen = (self.values, self.ignore, self.ignored) if self.values or self.ignore else ""
