@@ -13,6 +13,8 @@ from sightline.pictures import SUFFIXES, image_files, subfolders
 from sightline.regions import MaskFile, Region
 
 COLUMNS = ("id", "class", "split")
+BESIDE = ("masks", "annotations")
+"""Folders that stand beside those of splits or classes."""
 SPELLINGS = {"valid": "val", "validation": "val"}
 
 log = logging.getLogger(__name__)
@@ -78,14 +80,24 @@ def list_entries(folder: Path) -> list[Entry]:
     return from_tree(folder)
 
 
+def mask_path(folder: Path, image: Path) -> Path:
+    """Where the mask of an image in `folder` lies, if it has one."""
+    inner = image.relative_to(folder)
+    if inner.parts[0] == "images" and (folder / "splits.csv").exists():
+        return folder / "masks" / inner.relative_to("images").with_name(f"{image.stem}.png")
+    return folder / "masks" / inner.with_name(f"{image.name}.png")
+
+
 def from_tree(folder: Path) -> list[Entry]:
-    """Samples of `<split>/<class>/<file>` or of `<class>/<file>`."""
-    flat = any(image_files(inner) for inner in subfolders(folder))
-    splits = [("all", folder)] if flat else [(SPELLINGS.get(f.name, f.name), f) for f in subfolders(folder)]
+    """Samples of `<split>/<class>/<file>` or of `<class>/<file>`; masks of no image are counted in a warning."""
+    inner = [path for path in subfolders(folder) if path.name not in BESIDE]
+    flat = any(image_files(path) for path in inner)
+    masks = {path for path in (folder / "masks").rglob("*") if path.suffix.lower() in SUFFIXES}
+    splits = {"all": inner} if flat else {SPELLINGS.get(path.name, path.name): subfolders(path) for path in inner}
     entries = [
-        Entry(f"{label.name}/{image.name}", label.name, split, "", image)
-        for split, root in splits
-        for label in subfolders(root)
+        Entry(f"{label.name}/{image.name}", label.name, split, "", image, beside(folder, image, masks))
+        for split, labels in splits.items()
+        for label in labels
         for image in image_files(label)
     ]
     if not entries:
@@ -93,7 +105,15 @@ def from_tree(folder: Path) -> list[Entry]:
             f"{folder} holds no images. Lay them out as images/<class>/<id>.jpg with a splits.csv, "
             "as <split>/<class>/<file>, or as <class>/<file>."
         )
+    warn_of_rest(folder, "masks", len(masks) - sum(entry.region is not None for entry in entries))
     return entries
+
+
+def beside(folder: Path, image: Path, masks: set[Path]) -> MaskFile | None:
+    """The mask of an image in a tree: `masks/` and its path with ".png" behind, or in place of its suffix."""
+    path = mask_path(folder, image)
+    places = (path, path.with_name(f"{image.stem}.png"))
+    return next((MaskFile(place) for place in places if place in masks), None)
 
 
 def from_table(folder: Path) -> list[Entry]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -49,14 +50,14 @@ def resized(image: Image.Image, size: tuple[int, int], channels: int) -> Pixels:
     return np.asarray(small).reshape(*size, channels)
 
 
-def open_image(path: Path) -> Image.Image:
-    """The decoded image, turned as its EXIF orientation says.
+def open_image(path: Path, file: BytesIO | None = None) -> Image.Image:
+    """The decoded image, turned as its EXIF orientation says; read from `file` if that is not at `path`.
 
     Raises:
         SightlineError: the file is no image, damaged, or has more than `LARGEST` pixels.
     """
     try:
-        with strictly(), Image.open(path) as image:
+        with strictly(), Image.open(file or path) as image:
             refuse_huge(path, image.size)
             image.load()
             return ImageOps.exif_transpose(image)

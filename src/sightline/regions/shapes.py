@@ -101,9 +101,15 @@ class Scribbles(Sourced):
 
 def ellipse(x: float, y: float, across: float, down: float, turned: float = 0.0) -> Ring:
     """A ring of 120 points around (x, y) with the given radii, turned clockwise by degrees."""
-    c, s = cos(radians(turned)), sin(radians(turned))
-    circle = ((across * cos(pi * step / 60), down * sin(pi * step / 60)) for step in range(120))
-    return tuple(value for a, b in circle for value in (x + a * c - b * s, y + a * s + b * c))
+    angles = [pi * step / 60 for step in range(120)]
+    return turn(tuple(v for a in angles for v in (x + across * cos(a), y + down * sin(a))), x, y, turned)
+
+
+def turn(ring: Ring, x: float, y: float, degrees: float) -> Ring:
+    """A ring turned clockwise around (x, y)."""
+    c, s = cos(radians(degrees)), sin(radians(degrees))
+    away = [(a - x, b - y) for a, b in zip(ring[::2], ring[1::2], strict=True)]
+    return tuple(value for a, b in away for value in (x + a * c - b * s, y + a * s + b * c))
 
 
 def inside(marked: Flags, source: str, shape: str) -> Flags:

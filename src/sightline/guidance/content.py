@@ -1,0 +1,93 @@
+"""What is in a file or folder of annotations, before it is known in which format."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
+
+from sightline.errors import SightlineError
+from sightline.files import read_json
+
+
+class Document(NamedTuple):
+    """A file: what JSON holds, the root of an XML tree, or the rows of a table."""
+
+    path: Path
+    value: Any
+
+
+@dataclass(frozen=True)
+class Content:
+    """A file, or the XML or JSON files of a folder and those below; of any other folder none."""
+
+    path: Path
+    documents: tuple[Document, ...]
+
+    def first(self) -> Any:
+        """What the first file holds, by which a format is recognised."""
+        return self.documents[0].value if self.documents else None
+
+
+def load(path: Path) -> Content:
+    """Everything in `path`, parsed.
+
+    Raises:
+        SightlineError: it is missing, or a file in it is damaged.
+    """
+    if not path.exists():
+        raise SightlineError(f"{path} does not exist. Give a file or folder of annotations.")
+    return Content(path, tuple(Document(file, parse(file)) for file in ([path] if path.is_file() else inner(path))))
+
+
+def inner(folder: Path) -> list[Path]:
+    """The XML files in a folder, or the JSON files if there are none."""
+    return sorted(folder.rglob("*.xml")) or sorted(folder.rglob("*.json"))
+
+
+def parse(path: Path) -> Any:
+    """A file by what it begins with: XML, JSON, or else a table.
+
+    Raises:
+        SightlineError: it is damaged.
+    """
+    with path.open("rb") as file:
+        start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    if start == b"<":
+        return parse_xml(path)
+    return read_json(path) if start in (b"{", b"[") else parse_table(path)
+
+
+def parse_xml(path: Path) -> Element:
+    """The root of an XML file. Document types are refused: with entities, some hundred bytes fill any memory.
+
+    Raises:
+        SightlineError: it is damaged, or declares a document type.
+    """
+
+    def refuse(*_: object) -> NoReturn:
+        raise SightlineError(f"{path} declares a document type or entities. Annotations need none: remove them.")
+
+    builder, parser = TreeBuilder(), expat.ParserCreate()
+    parser.buffer_text = True
+    parser.StartElementHandler, parser.EndElementHandler = builder.start, builder.end
+    parser.CharacterDataHandler, parser.StartDoctypeDeclHandler = builder.data, refuse
+    try:
+        parser.Parse(path.read_bytes(), True)
+    except expat.ExpatError as error:
+        raise SightlineError(f"cannot read {path} as XML: {error}.") from error
+    return builder.close()
+
+
+def parse_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a comma-separated file.
+
+    Raises:
+        SightlineError: it is no text.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return list(csv.DictReader(file, strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SightlineError(f"cannot read {path}: {error}. Expected JSON, XML or comma-separated text.") from error

@@ -1,0 +1,49 @@
+"""Boxes as Pascal VOC writes them: one XML file per image.
+
+http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/index.html: pixels are counted from 1, and the last one belongs
+to the box.
+"""
+
+from pathlib import Path
+
+from sightline.guidance.base import Annotations, Image, Mark, Node, gather
+from sightline.guidance.content import Content, Document, load
+from sightline.guidance.xml import Tag, is_tag
+from sightline.regions import Boxes
+
+NAME = "Pascal VOC XML (boxes; one file or a folder of them)"
+
+
+def knows(content: Content) -> bool:
+    """Whether it is XML whose root is called annotation."""
+    return is_tag(content.first(), "annotation")
+
+
+def read(path: str | Path) -> Annotations:
+    """Regions by image and class.
+
+    Raises:
+        SightlineError: a file is missing or wrong; the message says where.
+    """
+    return parse(load(Path(path)))
+
+
+def parse(content: Content) -> Annotations:
+    """Regions by image and class."""
+    files = [(Tag(document.value, str(document.path)), image(document)) for document in content.documents]
+    marks = [mark(tag, picture) for root, picture in files for tag in root.all("object")]
+    return gather(content.path, [picture for _, picture in files], marks)
+
+
+def image(document: Document) -> Image:
+    """The image a file is about; its size may be left out, or be 0 as some tools write."""
+    root = Tag(document.value, str(document.path))
+    sizes = [Node(tag.texts(), tag.place).size("height", "width") for tag in root.all("size")]
+    return Image(root.child("filename").text(), next((size for size in sizes if all(size)), None))
+
+
+def mark(tag: Tag, picture: Image) -> Mark:
+    """One object."""
+    box = Node(tag.child("bndbox").texts(), tag.place)
+    left, top, right, bottom = (box.number(key) for key in ("xmin", "ymin", "xmax", "ymax"))
+    return Mark(picture, tag.child("name").text(), Boxes(((left - 1, top - 1, right, bottom),), source=tag.place))
