@@ -1,6 +1,7 @@
-"""Which images make up a training batch: as many of each group, or some with a label beside some without."""
+"""Which images make up a training batch, and what is random about each; what is said when a worker fails."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain, count, islice
 from typing import Any
 
@@ -100,6 +101,56 @@ class MixedSampler(Sampler[int]):
         generator = np.random.default_rng([self.seed, self.epoch])
         passes = (generator.permutation(self.hidden).tolist() for _ in count())
         return islice(chain.from_iterable(passes), self.rank, None, self.ranks)
+
+
+class Seeded(Sampler[tuple[int, int]]):
+    """The indices of another sampler, each with a seed (32 bits) of its own.
+
+    It follows from the run's seed, the epoch, the place in the epoch and the process: whichever worker reads the
+    image, and whether or not the run was resumed, it is augmented alike.
+
+    Args:
+        sampler: BalancedSampler, MixedSampler or a DistributedSampler.
+        rank: this process.
+        seed: of the run.
+    """
+
+    def __init__(self, sampler: Any, *, rank: int = 0, seed: int = 0) -> None:
+        self.sampler, self.rank, self.seed, self.epoch = sampler, rank, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch comes next."""
+        self.epoch = epoch
+        self.sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        # A spawn key keeps these draws apart from the training step's, which begin with the same numbers.
+        sequence = np.random.SeedSequence((self.seed, self.epoch, self.rank), spawn_key=(1,))
+        return zip(self.sampler, sequence.generate_state(len(self)).tolist(), strict=True)
+
+
+@contextmanager
+def plain_failures() -> Iterator[None]:
+    """Say what went wrong in a worker process without its traceback.
+
+    Raises:
+        SightlineError: a worker found bad data, or was killed.
+    """
+    try:
+        yield
+    except SightlineError as error:
+        reason = str(error).rpartition(f"{SightlineError.__module__}.{SightlineError.__name__}: ")[2]
+        raise (SightlineError(reason.strip()) if reason != str(error) else error) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise SightlineError(
+            f"a process that reads training images died ({error}). That happens when memory runs out: "
+            "lower training.workers (0 reads them in the main process) or training.batch_size."
+        ) from error
 
 
 def divided(has_label: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
+from numbers import Number
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -11,8 +12,9 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from jsonargparse.typing import register_type
 
+from sightline import augment, models, objectives
 from sightline import data as datasets
-from sightline import models, objectives
+from sightline.augment import Transform
 from sightline.data import Source
 from sightline.errors import SightlineError, did_you_mean
 from sightline.explainers import Explainer
@@ -26,6 +28,9 @@ def _explainer(value: Any) -> Any:
 
 # In a recipe an explainer is a word, as on the command line: "GradCAM:elementwise=true".
 register_type(Explainer, spelt, _explainer, type_check=lambda value, _: isinstance(value, Explainer))
+
+# As torchvision annotates angles.
+register_type(Number, lambda value: value, lambda value: value, type_check=lambda value, _: isinstance(value, Number))
 
 
 @dataclass
@@ -84,6 +89,8 @@ class Training:
     labelled images. Null shuffles all images together."""
     balance: Literal["groups"] | None = None
     """"groups" draws images so that every group comes equally often, as GroupDRO's authors do."""
+    augment: list[Transform] = field(default_factory=list)
+    """What training images go through, in this order, and their masks with them: see `sightline.augment`."""
     precision: Literal["32", "bf16"] = "32"
     accumulate: int = 1
     """Batches whose gradients are averaged for one step of the optimiser."""
@@ -255,7 +262,8 @@ def _explained(message: str) -> str:
 
 def _names() -> Iterable[str]:
     """Every word a recipe may use."""
-    classes = [c for m in (objectives, datasets) for c in vars(m).values() if isinstance(c, type)]
+    classes = [c for m in (objectives, datasets, augment.v2) for c in vars(m).values() if isinstance(c, type)]
+    classes += augment.Solid.__subclasses__()
     parameters = [
         name for c in (Recipe, Model, Optimizer, Schedule, Training, *classes) for name in signature(c).parameters
     ]

@@ -16,14 +16,15 @@ import yaml
 from jsonargparse import Namespace
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, StepLR
-from torch.utils.data import DataLoader, DistributedSampler, Sampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from sightline import __version__
+from sightline.augment import Augmented
 from sightline.compat import repair_torchvision, require
 from sightline.data import Source
 from sightline.errors import SightlineError
 from sightline.files import read_json, whole, write_json, write_text
-from sightline.loading import BalancedSampler, MixedSampler, divided
+from sightline.loading import BalancedSampler, MixedSampler, Seeded, divided, plain_failures
 from sightline.models import Classifier, save
 from sightline.objectives import Guided
 from sightline.objectives.base import classification_loss
@@ -82,8 +83,8 @@ def train(
         torch.set_num_threads(recipe.training.threads)
     checkpoint = out / CHECKPOINT
     start = checkpoint if resume and checkpoint.exists() else None
-    step = int(torch.load(start, weights_only=True, mmap=True)["global_step"]) if start else 0
-    module = Module(recipe)
+    kept = torch.load(start, weights_only=True, mmap=True) if start else {"global_step": 0, "epoch": -1}
+    module = Module(recipe, kept["epoch"] + 1)
     trainer = L.Trainer(
         accelerator=accelerator,
         devices=devices,
@@ -95,7 +96,7 @@ def train(
         gradient_clip_val=recipe.training.clip,
         callbacks=[_checkpoints(out), Progress(refresh_rate=10)],
         plugins=[WholeCheckpoints()],
-        logger=_loggers(out, recipe, step),
+        logger=_loggers(out, recipe, kept["global_step"]),
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         log_every_n_steps=10,
@@ -108,7 +109,8 @@ def train(
         write_text(out / "recipe.yaml", dump(config))
         write_json(out / "run.json", record)
     try:
-        trainer.fit(module, ckpt_path=start, weights_only=True if start else None)
+        with plain_failures():
+            trainer.fit(module, ckpt_path=start, weights_only=True if start else None)
     except SystemExit as error:  # what Lightning makes of Ctrl-C
         raise (KeyboardInterrupt if trainer.interrupted else error) from error
     if trainer.is_global_zero:
@@ -119,11 +121,14 @@ def train(
 
 
 class Module(L.LightningModule):
-    """`Guided` as Lightning wants it: seeded steps, finite losses, one optimiser and its schedule."""
+    """`Guided` as Lightning wants it: seeded steps, finite losses, one optimiser and its schedule.
 
-    def __init__(self, recipe: Recipe) -> None:
+    `first` is the epoch this start begins with.
+    """
+
+    def __init__(self, recipe: Recipe, first: int = 0) -> None:
         super().__init__()
-        self.recipe = recipe
+        self.recipe, self.first = recipe, first
         self.guided = Guided(recipe.classifier(), recipe.objectives, recipe.data.size)
         met = self._data("train")
         self.guided.meet(met.groups.tolist(), met.ids)
@@ -131,6 +136,8 @@ class Module(L.LightningModule):
             divided(met.has_label)
         if recipe.training.balance:
             BalancedSampler(met.groups)
+        if recipe.training.augment:
+            Augmented(met, recipe.training.augment, met.channels)
         self.earlier, self.began = 0.0, time.monotonic()
         if recipe.training.channels_last:
             self.guided.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -229,7 +236,7 @@ class Module(L.LightningModule):
         data, settings, ranks = self._data(split), self.recipe.training, self.trainer.world_size
         training, size, seed = split == "train", settings.batch_size, self.recipe.seed
         drop = training and len(data) >= size * ranks
-        sampler: Sampler[Any]
+        sampler: BalancedSampler | MixedSampler | DistributedSampler[Any] | Seeded
         if training and (beside := settings.unlabelled_batch_size):
             sampler = MixedSampler(data.has_label, size, beside, rank=self.trainer.global_rank, ranks=ranks, seed=seed)
             size, drop = size + beside, False
@@ -239,9 +246,15 @@ class Module(L.LightningModule):
             sampler = DistributedSampler(
                 data, ranks, self.trainer.global_rank, shuffle=training, seed=seed, drop_last=drop
             )
+        read: Dataset[Batch] = data
+        if training and settings.augment:
+            read = Augmented(data, settings.augment, data.channels)
+            sampler = Seeded(sampler, rank=self.trainer.global_rank, seed=seed)
+        # Workers begin to read before Lightning tells the sampler which epoch a resumed run is in.
+        sampler.set_epoch(self.first)
         return DataLoader(
-            data, size, sampler=sampler, drop_last=drop, num_workers=settings.workers,
-            persistent_workers=settings.workers > 0,
+            read, size, sampler=sampler, drop_last=drop, num_workers=settings.workers,
+            persistent_workers=settings.workers > 0, pin_memory=self.trainer.strategy.root_device.type == "cuda",
         )  # fmt: skip
 
     def _laid_out(self, batch: Batch) -> Batch:
