@@ -55,7 +55,7 @@ FLAT = {
 }
 PHOTOMETRIC = {
     "jitter": v2.ColorJitter(0.5, 0.5, 0.5, 0.2),
-    "blur": v2.GaussianBlur(3),
+    "blur": v2.GaussianBlur(3, (0.5, 2)),
     "noise": v2.GaussianNoise(),
     "grey": v2.RandomGrayscale(1),
     "solarised": v2.RandomSolarize(0.3, p=1),
