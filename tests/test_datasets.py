@@ -1,6 +1,7 @@
 """What every data set of files does, on small copies in the published layout."""
 
 import inspect
+import json
 import re
 import shutil
 from collections import Counter
@@ -21,8 +22,8 @@ from sightline.data.cub import as_ppi
 from sightline.errors import SightlineError
 from sightline.listing import Entry
 from sightline.types import Batch
-from trees import TREES, rectangle, save, write
-from trees.natural import xml
+from trees import TREES, noise, rectangle, save, write
+from trees.natural import CATEGORIES, xml
 
 SIZE = (20, 30)
 
@@ -170,6 +171,16 @@ def test_cars_have_boxes_and_published_classes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(test.read(1)[1], BOX)
 
 
+def test_images_stay_as_they_were_annotated(tmp_path: Path) -> None:
+    arguments = TREES["Cars"].build(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(noise(0)).save(tmp_path / "cars_test/00001.jpg", "PNG", exif=exif)
+    image, mask = build("Cars", arguments, split="test").read(0)
+    np.testing.assert_array_equal(image, noise(0))
+    np.testing.assert_array_equal(mask, BOX)
+
+
 def test_flowers_are_what_is_not_blue(tmp_path: Path) -> None:
     test = made("Flowers102", tmp_path, split="test")
     assert (test.ids, test.labels.tolist()) == (("00006", "00005"), [101, 0])
@@ -312,13 +323,58 @@ def test_bad_annotations_are_named(tmp_path: Path, text: str, message: str) -> N
         build("VOC", arguments, val=0)
 
 
+def test_coco_reads_polygons_and_run_lengths(tmp_path: Path) -> None:
+    test = made("COCO", tmp_path, split="test")
+    assert test.classes == ("person", "cat")
+    assert test.labels.tolist() == [[0, 1], [1, 0], [1, 1], [0, 0]]
+    assert test.has_mask.tolist() == [True, True, True, False]
+    for index in range(3):
+        np.testing.assert_array_equal(test.read(index)[1], test.labels[index][:, None, None] * BOX)
+
+
+def test_one_part_of_coco_is_enough(tmp_path: Path) -> None:
+    arguments = TREES["COCO"].build(tmp_path)
+    (tmp_path / "annotations/instances_train2014.json").unlink()
+    assert build("COCO", arguments, split="test").splits == ("test",)
+    (tmp_path / "annotations/instances_val2014.json").unlink()
+    with pytest.raises(SightlineError, match=r"instances_train2014\.json is not there.*cocodataset\.org"):
+        build("COCO", arguments)
+
+
+def test_a_reduced_copy_of_coco_has_label_maps(tmp_path: Path) -> None:
+    images = [{"id": n, "file_name": f"{n:012d}.jpg", "height": 20, "width": 30, "origin_split": "val"} for n in (1, 2)]
+    cat, person = ({"category_id": kind, "bbox": [0, 0, 5, 5]} for kind in (17, 1))
+    things = [cat | {"id": 1, "image_id": 1}, person | {"id": 2, "image_id": 1}, cat | {"id": 3, "image_id": 2}]
+    whole = {"images": images, "annotations": things, "categories": CATEGORIES}
+    write(tmp_path / "instances.json", json.dumps(whole))
+    for image in images:
+        save(tmp_path / "images" / image["file_name"], noise(image["id"]))
+    save(tmp_path / "semantic/000000000001.png", rectangle(17))
+    test = made_again("COCO", tmp_path, split="test", verify=True)
+    person_mask, cat_mask = test.read(0)[1]
+    np.testing.assert_array_equal(cat_mask, BOX)
+    assert person_mask.sum() == person_mask[:5, :5].sum() == 25
+    assert test.read(1)[1].reshape(2, -1).sum(1).tolist() == [0, 25]
+
+
+def test_real_coco(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not (data_root / "coco_mini").is_dir():
+        pytest.skip("the reduced COCO is not there")
+    monkeypatch.setenv("SIGHTLINE_DATA", str(data_root))
+    test = data.COCO("coco_mini", "test", size=32)
+    assert len(test.classes) == 80
+    assert len(test) + len(test.on("train")) + len(test.on("val")) == 412
+    for index in np.flatnonzero(test.has_mask):
+        assert (test.read(int(index))[1].reshape(80, -1).any(1) == test.labels[index]).all()
+
+
 def test_helmets_are_split_for_good(tmp_path: Path) -> None:
     train = made("BikeHelmets", tmp_path)
     sizes = {split: len(train.on(split)) for split in train.splits}
     assert sizes == {"train": 3, "val": 1, "test": 8}
     several = made("BikeHelmets", tmp_path, split="test")
     both = int(np.flatnonzero(several.labels.all(1))[0])
-    assert several.read(both)[1].reshape(2, -1).sum(1).tolist() == [10 * 10, 5 * 5]
+    assert several.read(both)[1].reshape(2, -1).sum(1).tolist() == [11 * 11, 5 * 5]
     single = made("BikeHelmets", tmp_path, only=["With Helmet", "Without Helmet"])
     ids = [name for split in single.splits for name in single.on(split).ids]
     assert {int(name.removeprefix("BikesHelmets")) % 3 for name in ids} == {0, 1}

@@ -29,16 +29,17 @@ def subfolders(folder: Path) -> list[Path]:
 
 def image_files(folder: Path) -> list[Path]:
     """Images in `folder` by name, hidden ones left out."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    images = (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    return sorted(images, key=lambda path: path.name)  # a word is compared many times faster than a path
 
 
-def open_picture(path: Path) -> Image.Image:
-    """The decoded image, if 8 bits say all it holds.
+def open_picture(path: Path, turned: bool = True) -> Image.Image:
+    """The decoded image, if 8 bits say all it holds; `turned` as its EXIF orientation says, or as it is stored.
 
     Raises:
         SightlineError: the file is no image, damaged, or has more bits per channel.
     """
-    image = open_image(path)
+    image = open_image(path, turned=turned)
     if image.mode in DEEP:
         raise SightlineError(f"{path} has more than 8 bits per channel. Scale it to 8 and save it again.")
     return image
@@ -50,7 +51,7 @@ def resized(image: Image.Image, size: tuple[int, int], channels: int) -> Pixels:
     return np.asarray(small).reshape(*size, channels)
 
 
-def open_image(path: Path, file: BytesIO | None = None) -> Image.Image:
+def open_image(path: Path, file: BytesIO | None = None, turned: bool = True) -> Image.Image:
     """The decoded image, turned as its EXIF orientation says; read from `file` if that is not at `path`.
 
     Raises:
@@ -60,7 +61,7 @@ def open_image(path: Path, file: BytesIO | None = None) -> Image.Image:
         with strictly(), Image.open(file or path) as image:
             refuse_huge(path, image.size)
             image.load()
-            return ImageOps.exif_transpose(image)
+            return ImageOps.exif_transpose(image) if turned else image
     except SightlineError:
         raise
     except Exception as error:  # every decoder has its own way to say that a file is damaged

@@ -4,13 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 from scipy.io import loadmat
 
 from sightline.errors import SightlineError, did_you_mean
+from sightline.guidance import voc
+from sightline.guidance.content import load
 from sightline.listing import Entry, words
-from sightline.regions import Boxes
+from sightline.regions import Boxes, Region
 
 
 def required(path: Path, home: str) -> Path:
@@ -88,29 +89,18 @@ def one_based(corners: Iterable[str | float]) -> Boxes:
     return Boxes(((left - 1, top - 1, right, bottom),))
 
 
-def boxes_in(path: Path, first: int = 1) -> dict[str, Boxes]:
-    """The boxes in an XML file in PASCAL VOC's form, by the names of the objects; difficult ones are left out.
-
-    Args:
-        path: the file.
-        first: what the pixel at the left and at the top is called; the last ones are inside if it is 1.
+def boxes_in(path: Path) -> Mapping[str, Region]:
+    """The boxes in a file in PASCAL VOC's form, by the names of the objects; difficult ones are left out.
 
     Raises:
         SightlineError: the file is missing or damaged, or an object has no name or no box.
     """
-    try:
-        objects = ElementTree.parse(path).getroot().findall("object")
-        named = [
-            (thing.findtext("name", ""), corners(thing)) for thing in objects if thing.findtext("difficult") != "1"
-        ]
-    except (OSError, ElementTree.ParseError, ValueError) as error:
-        raise SightlineError(f"{path} cannot be read as boxes in PASCAL VOC's form: {error}.") from error
-    return boxes_by_name((name, (box[0] - first, box[1] - first, *box[2:])) for name, box in named)
-
-
-def corners(thing: ElementTree.Element) -> list[float]:
-    """Left, top, right and bottom of an object in PASCAL VOC's form."""
-    return [float(thing.findtext(f"bndbox/{side}", "no number")) for side in ("xmin", "ymin", "xmax", "ymax")]
+    content = load(path)
+    for thing in (tree := content.first()).findall("object"):
+        if thing.findtext("difficult") == "1":
+            tree.remove(thing)
+    (regions,) = voc.parse(content).values()
+    return regions
 
 
 def boxes_by_name(things: Iterable[tuple[str, Sequence[float]]]) -> dict[str, Boxes]:

@@ -1,6 +1,7 @@
 """Photographs."""
 
 import io
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
+from sightline.regions.runs import compress, run_lengths
 from trees.registry import noise, rectangle, save, tree, write
 
 BOXES = "Annotations/CLS-LOC"
+CATEGORIES = [{"id": 1, "name": "person"}, {"id": 17, "name": "cat"}]
 SPECIES = ("001.Black_footed_Albatross", "002.Laysan_Albatross")
 
 
@@ -223,3 +226,23 @@ def cells(*values: Any) -> np.ndarray:
     column = np.empty((len(values), 1), object)
     column[:, 0] = values
     return column
+
+
+@tree("COCO", needs="train2014/COCO_train2014_000000000002.jpg")
+def coco(root: Path) -> dict[str, Any]:
+    """Four images in each part: a cat by polygon, a crowd by numbers, both with the cat compressed, and nothing."""
+    numbers = run_lengths(rectangle() > 0)
+    outline = {"category_id": 17, "segmentation": [[10, 5, 20, 5, 20, 15, 10, 15]], "iscrowd": 0}
+    crowd = {"category_id": 1, "segmentation": {"counts": list(numbers), "size": [20, 30]}, "iscrowd": 1}
+    packed = {"category_id": 17, "segmentation": {"counts": compress(numbers), "size": [20, 30]}, "iscrowd": 0}
+    for first, part in ((1, "train2014"), (11, "val2014")):
+        images, annotations = [], []
+        for number, things in enumerate([[outline], [crowd], [crowd, packed], []], start=first):
+            name = f"COCO_{part}_{number:012d}.jpg"
+            save(root / part / name, noise(number))
+            images.append({"id": number, "file_name": name, "height": 20, "width": 30})
+            annotations += [thing | {"image_id": number, "bbox": [10, 5, 10, 10]} for thing in things]
+        numbered = [thing | {"id": number} for number, thing in enumerate(annotations)]
+        written = {"images": images, "annotations": numbered, "categories": CATEGORIES}
+        write(root / f"annotations/instances_{part}.json", json.dumps(written))
+    return {"root": str(root), "verify": True}

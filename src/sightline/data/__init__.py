@@ -5,6 +5,7 @@ from sightline.data.base import Source
 from sightline.data.bike_helmets import BikeHelmets
 from sightline.data.cars import Cars
 from sightline.data.cifar10 import CIFAR10
+from sightline.data.coco import COCO
 from sightline.data.cub import CUB
 from sightline.data.domains import Domains
 from sightline.data.episode import Episode
@@ -21,6 +22,7 @@ from sightline.data.volumes import Volumes
 
 __all__ = [
     "CIFAR10",
+    "COCO",
     "CUB",
     "VOC",
     "Aircraft",

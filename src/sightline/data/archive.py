@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from PIL import Image
+
 from sightline.data.base import Size
 from sightline.data.filed import Filed
 from sightline.listing import Entry, find_root
+from sightline.pictures import open_picture
 
 SPLITS = ("train", "val", "test")
 
@@ -56,6 +59,10 @@ class Archive(Filed):
     def listed(self, folder: Path) -> list[Entry]:
         """Every sample of every split, before a pixel is read."""
         raise NotImplementedError
+
+    def picture(self, entry: Entry) -> Image.Image:
+        """The image as it is stored: what looks at published images heeds no EXIF orientation, nor did annotators."""
+        return open_picture(entry.image, turned=False)
 
     def named(self, folder: Path) -> Sequence[str] | None:
         """Classes in the published order of their numbers; None for the alphabetical order."""

@@ -63,5 +63,5 @@ class BikeHelmets(Archive):
 
     def _samples(self, folder: Path) -> Iterator[Entry]:
         for image in image_files(required(folder / "images", self.home)):
-            boxes = boxes_in(folder / f"annotations/{image.stem}.xml", first=0)
+            boxes = boxes_in(folder / f"annotations/{image.stem}.xml")
             yield Entry(image.stem, tuple(boxes), "train", "", image, boxes or None)

@@ -64,6 +64,7 @@ class CIFAR10(Source):
 
     name = "CIFAR-10"
     classes = CLASSES
+    size: tuple[int, int]
 
     def __init__(
         self,

@@ -101,10 +101,10 @@ def training(train: Path, boxes: Path) -> Iterator[Entry]:
 
 def entries(split: str, images: Iterable[tuple[Path, str]], boxes: Path) -> Iterator[Entry]:
     """Images with their class; whether one has boxes is known from the names of the files in `boxes` alone."""
-    annotated = {path.stem for path in boxes.iterdir()} if boxes.is_dir() else set()
+    annotated = {path.stem: path for path in boxes.iterdir()} if boxes.is_dir() else {}
     for image, label in images:
-        region = BoxFile(boxes / f"{image.stem}.xml", label) if image.stem in annotated else None
-        yield Entry(image.stem, label, split, "", image, region)
+        name = image.stem
+        yield Entry(name, label, split, "", image, BoxFile(annotated[name], label) if name in annotated else None)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from sightline.data.archive import Archive
 from sightline.data.base import Size, fraction
 from sightline.listing import Entry
 from sightline.published import boxes_in, hold_out, narrow, table
-from sightline.regions import Boxes, MaskFile, Region, Traced
+from sightline.regions import MaskFile, Region, Traced
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -82,7 +82,7 @@ class VOC(Archive):
                 yield Entry(name, tuple(boxes), split, "", folder / f"JPEGImages/{name}.jpg", regions or None)
 
 
-def traced(segmentation: Path, boxes: Mapping[str, Boxes]) -> dict[str, Region]:
+def traced(segmentation: Path, boxes: Mapping[str, Region]) -> dict[str, Region]:
     """The evidence of each class in a segmentation; its boxes where the segmentation has none."""
     number = {name: place for place, name in enumerate(CLASSES, start=1)}
     return {
