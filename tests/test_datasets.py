@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from scipy.io import savemat
 from torch.utils.data import default_collate
 
 from sightline import data, recipe
@@ -313,6 +314,7 @@ def test_aeroplane_and_cow_alone(tmp_path: Path) -> None:
         (xml(("aeroplen", 1, 1, 9, 9)), "2008_000000.*unknown class 'aeroplen'. Did you mean 'aeroplane'"),
         ("<annotation><object>", r"2008_000000\.xml"),
         (xml(("cow", 1, 1, "", 9)), r"2008_000000\.xml"),
+        ("{}", r"2008_000000\.xml holds no annotation in PASCAL VOC's form"),
         (xml(("cow", 100, 100, 120, 120)), "outside"),
     ],
 )
@@ -400,6 +402,14 @@ def test_tables_and_matlab_files_that_are_bad_are_named(tmp_path: Path) -> None:
     (tmp_path / "cars/devkit/cars_meta.mat").write_bytes(b"not MATLAB")
     with pytest.raises(SightlineError, match=r"cars_meta\.mat cannot be read as a MATLAB file"):
         build("Cars", cars)
+
+
+def test_files_of_another_form_are_reported_as_such(tmp_path: Path) -> None:
+    arguments = TREES["Cars"].build(tmp_path)
+    rows = np.array([[(1, "00001.jpg")]], [("class", object), ("fname", object)])
+    savemat(tmp_path / "devkit/cars_train_annos.mat", {"annotations": rows})
+    with pytest.raises(SightlineError, match=r"does not hold Stanford Cars as it is published.*bbox_x1"):
+        build("Cars", arguments)
 
 
 def test_real_cifar10(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

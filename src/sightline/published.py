@@ -96,6 +96,8 @@ def boxes_in(path: Path) -> Mapping[str, Region]:
         SightlineError: the file is missing or damaged, or an object has no name or no box.
     """
     content = load(path)
+    if not voc.knows(content):
+        raise SightlineError(f"{path} holds no annotation in PASCAL VOC's form.")
     for thing in (tree := content.first()).findall("object"):
         if thing.findtext("difficult") == "1":
             tree.remove(thing)

@@ -8,6 +8,7 @@ from PIL import Image
 
 from sightline.data.base import Size
 from sightline.data.filed import Filed
+from sightline.errors import SightlineError
 from sightline.listing import Entry, find_root
 from sightline.pictures import open_picture
 
@@ -41,7 +42,7 @@ class Archive(Filed):
     ) -> None:
         self.root = root
         folder = find_root(root)
-        entries = self.listed(folder)
+        entries = self._list(folder)
         found = {entry.split for entry in entries}
         super().__init__(
             entries,
@@ -57,7 +58,10 @@ class Archive(Filed):
         )
 
     def listed(self, folder: Path) -> list[Entry]:
-        """Every sample of every split, before a pixel is read."""
+        """Every sample of every split, before a pixel is read.
+
+        A `LookupError`, `TypeError` or `ValueError` it raises is reported as files that are not as they are published.
+        """
         raise NotImplementedError
 
     def picture(self, entry: Entry) -> Image.Image:
@@ -67,3 +71,13 @@ class Archive(Filed):
     def named(self, folder: Path) -> Sequence[str] | None:
         """Classes in the published order of their numbers; None for the alphabetical order."""
         return None
+
+    def _list(self, folder: Path) -> list[Entry]:
+        try:
+            return self.listed(folder)
+        except SightlineError:
+            raise
+        except (LookupError, TypeError, ValueError) as error:
+            raise SightlineError(
+                f"{folder} does not hold {self.name} as it is published ({error!r}). Expected {self.home}."
+            ) from error

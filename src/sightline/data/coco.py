@@ -36,7 +36,7 @@ class COCO(Archive):
         only: take images that show exactly one of these classes, labelled with that one; null for all as they are.
         val: share of the published training images that becomes "val"; 0 for no such split.
         size, channels, mask_fraction, label_fraction, seed: see `Folder`.
-        verify: see `Folder`; to decode all of COCO takes an hour.
+        verify: see `Folder`; all of COCO takes long to decode.
     """
 
     name = "MS-COCO"

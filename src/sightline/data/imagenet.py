@@ -37,7 +37,7 @@ class ImageNet(Archive):
         only: the WordNet ids to take; null for all.
         val: share of the training images of each class that become "val"; 0 for no such split.
         size, channels, mask_fraction, label_fraction, seed: see `Folder`.
-        verify: see `Folder`; to decode all of ImageNet takes hours.
+        verify: see `Folder`; all of ImageNet takes long to decode.
     """
 
     name = "ImageNet"
