@@ -41,7 +41,7 @@ def laid_out(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[
 
 def test_every_data_set_of_files_has_a_copy() -> None:
     of_files = {name for name in data.__all__ if "root" in inspect.signature(getattr(data, name)).parameters}
-    assert of_files - {"Folder", "Volumes"} == set(TREES)
+    assert of_files - {"Folder", "OCT", "Volumes"} == set(TREES)
 
 
 def test_each_split_yields_batches(laid_out: tuple[str, dict[str, Any]]) -> None:

@@ -410,3 +410,23 @@ def test_what_explain_refuses(model, tmp_path, capsys):
     (tmp_path / "scan.nii").write_bytes(b"no")
     refused(tmp_path / "scan.nii", "cannot be read as NIfTI")
     assert not list(Path("out").glob("*"))
+
+
+def test_an_audit_shows_the_slice_with_the_evidence(root, model):
+    settings = {
+        "data": {"class_path": "Volumes", "init_args": {"root": str(root), "size": [9, 6, 12]}},
+        "model": {"spec": model},
+        "objectives": ["CE"],
+        "training": {"epochs": 1, "batch_size": 2},
+    }
+    Path("recipe.yaml").write_text(yaml.safe_dump(settings))
+    assert main(["train", "recipe.yaml", "--out", "run"]) == 0
+    assert main(["audit", "run"]) == 0
+    data = Volumes(str(root), "test", size=(9, 6, 12))
+    image, mask = data.read(0)
+    at = mask.sum((1, 2)).argmax()
+    with np.load("run/audit/test/gallery.npz") as gallery:
+        np.testing.assert_array_equal(gallery["mask"][0], mask[at])
+        np.testing.assert_array_equal(gallery["image"][0], np.broadcast_to(image[at], (6, 12, 3)))
+        assert gallery["map"].shape == (2, 6, 12)
+    assert main(["report", "run/audit/test", "--out", "report.html"]) == 0

@@ -456,22 +456,29 @@ class _Gallery:
 
     def write(self, path: Path) -> None:
         """Write the images with their masks and maps."""
-        pairs = [self.data.read(image) for image in self.rows.values()]
-        masks = [self._mask(mask, row) for (_, mask), row in zip(pairs, self.rows, strict=True)]
+        shown = [self._plane(row, image) for row, image in self.rows.items()]
         with whole(path) as temporary:
             np.savez_compressed(
                 temporary,
                 id=np.array(
                     [row_id(self.data, image, self.label[row], self.multi) for row, image in self.rows.items()]
                 ),
-                image=np.stack([np.broadcast_to(image, (*image.shape[:2], 3)) for image, _ in pairs]),
-                mask=np.stack(masks).astype(np.uint8),
+                image=np.stack([np.broadcast_to(image, (*image.shape[:2], 3)) for image, _, _ in shown]),
+                mask=np.stack([mask for _, mask, _ in shown]).astype(np.uint8),
                 has_mask=self.data.has_mask[list(self.rows.values())],
-                map=np.stack([self.maps[row] for row in self.rows]),
+                map=np.stack([map for _, _, map in shown]),
             )
 
-    def _mask(self, mask: Array, row: int) -> Array:
-        return mask[self.label[row]] if mask.ndim > 2 else mask
+    def _plane(self, row: int, index: int) -> tuple[Array, Array, Array]:
+        """Image, mask and map of a row; of a volume or several views those of the slice with most evidence."""
+        image, mask = self.data.read(index)
+        mask = mask[self.label[row]] if mask.ndim == image.ndim else mask
+        map = self.maps[row]
+        if image.ndim == 3:
+            return image, mask, map
+        evidence = mask.reshape(len(mask), -1).sum(1)
+        at = int(evidence.argmax()) if np.ptp(evidence) else len(image) // 2
+        return image[at], mask[at], map[at * len(map) // len(image)]
 
 
 def row_id(data: Source, image: int, label: int, multi: bool) -> str:

@@ -153,7 +153,7 @@ def of_run(folder: str | Path) -> Viewed:
             raise
         log.warning("%s: the classes have no names here. %s", folder, error)
         return _told(arguments)
-    return Viewed(data.size, data.classes, getattr(data, "reading", None))
+    return Viewed(data.size, data.classes, data.reading)
 
 
 def _told(arguments: Any) -> Viewed:

@@ -148,16 +148,22 @@ def name_apart(entries: list[Entry]) -> list[Entry]:
 
 def read_rows(table: Path) -> list[dict[str, str]]:
     """The rows of `splits.csv`, each with an id, a class and a split, no image twice."""
+    rows = read_table(table, COLUMNS)
+    refuse_gaps(table, rows)
+    return rows
+
+
+def read_table(table: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a table that has at least these columns."""
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            rows, columns = list(reader), list(reader.fieldnames or [])
+            rows, found = list(reader), list(reader.fieldnames or [])
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SightlineError(f"cannot read {table}: {error}. It should be comma-separated text in UTF-8.") from error
-    for column in COLUMNS:
-        if column not in columns:
-            raise SightlineError(f"{table} has no column {column!r}. {did_you_mean(column, columns)}")
-    refuse_gaps(table, rows)
+    for column in columns:
+        if column not in found:
+            raise SightlineError(f"{table} has no column {column!r}. {did_you_mean(column, found)}")
     return rows
 
 

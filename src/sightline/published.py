@@ -1,7 +1,9 @@
 """What published datasets share: the files they must hold, tables of words, MATLAB's structures, a validation split."""
 
+from bisect import bisect
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -152,9 +154,29 @@ def hold_out(entries: Iterable[Entry], share: float) -> list[Entry]:
     return [e._replace(split="val") if e.split == "train" and e.id in held else e for e in entries]
 
 
+def whole_groups(entries: Iterable[Entry], shares: Mapping[str, float]) -> list[Entry]:
+    """`entries` with their splits drawn anew, always the same way: no group in two of them.
+
+    Of the groups of each class, so many as `shares` says, in the order of their names' SHA-256.
+    """
+    entries = list(entries)
+    classes = {entry.group: entry.label for entry in entries}
+    split: dict[str, str] = {}
+    for label in dict.fromkeys(classes.values()):
+        groups = sorted((name for name in classes if classes[name] == label), key=digest)
+        ends = [round(len(groups) * share) for share in accumulate(shares.values())]
+        split |= {group: list(shares)[bisect(ends, place)] for place, group in enumerate(groups)}
+    return [entry._replace(split=split[entry.group]) for entry in entries]
+
+
 def by_digest(entries: Iterable[Entry]) -> list[Entry]:
     """`entries` in the order of their ids' SHA-256: as good as random, and the same for all time."""
-    return sorted(entries, key=lambda entry: sha256(entry.id.encode()).digest())
+    return sorted(entries, key=lambda entry: digest(entry.id))
+
+
+def digest(name: str) -> bytes:
+    """The SHA-256 of a name."""
+    return sha256(name.encode()).digest()
 
 
 def portion(count: int, share: float) -> int:

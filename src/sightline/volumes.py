@@ -131,8 +131,11 @@ class Reading:
 
     def __call__(self, scan: Scan) -> Pixels:
         """(D, H, W) in 0..255."""
-        tones = self.scaled(scan)
-        return eight_bits(tones if self.size is None else resampled(tones, self.size))
+        return eight_bits(self.fitted(self.scaled(scan)))
+
+    def fitted(self, tones: Floats) -> Floats:
+        """(D, H, W) at `size`."""
+        return tones if self.size is None else resampled(tones, self.size)
 
     def scaled(self, scan: Scan) -> Floats:
         """(D, H, W) in [0, 1]; zeros where all values are one."""
@@ -146,6 +149,17 @@ class Reading:
         else:
             low, high = self.window[0] - self.window[1] / 2, self.window[0] + self.window[1] / 2
         return np.float32(low), np.float32(high)
+
+
+@dataclass(frozen=True)
+class Picking(Reading):
+    """`Reading` that takes D of the scan's slices as they are, evenly spaced, instead of blending neighbours."""
+
+    def fitted(self, tones: Floats) -> Floats:
+        if self.size is None:
+            return tones
+        picked = tones[((np.arange(self.size[0]) + 0.5) * len(tones) / self.size[0]).astype(int)]
+        return resampled(picked, self.size)
 
 
 def eight_bits(tones: Floats) -> Pixels:
@@ -296,7 +310,7 @@ class MaskVolume:
         return marked
 
     def content(self) -> bytes:
-        return self.path.read_bytes()
+        return scan_bytes(self.path)
 
     def _marked(self, mask: Scan, size: Sequence[int]) -> Flags:
         if mask.values.shape != tuple(size):

@@ -3,6 +3,7 @@
 from sightline.data.aircraft import Aircraft
 from sightline.data.base import Source
 from sightline.data.bike_helmets import BikeHelmets
+from sightline.data.brainmri import BrainMRI
 from sightline.data.cars import Cars
 from sightline.data.cifar10 import CIFAR10
 from sightline.data.coco import COCO
@@ -14,7 +15,10 @@ from sightline.data.fold import Fold
 from sightline.data.folder import Folder
 from sightline.data.fraction import Fraction
 from sightline.data.habitats import Habitats
+from sightline.data.idrid import IDRiD
 from sightline.data.imagenet import ImageNet
+from sightline.data.lidc import LIDC
+from sightline.data.oct import OCT
 from sightline.data.pets import Pets
 from sightline.data.unrel import UnRel
 from sightline.data.voc import VOC
@@ -24,9 +28,12 @@ __all__ = [
     "CIFAR10",
     "COCO",
     "CUB",
+    "LIDC",
+    "OCT",
     "VOC",
     "Aircraft",
     "BikeHelmets",
+    "BrainMRI",
     "Cars",
     "Domains",
     "Episode",
@@ -35,6 +42,7 @@ __all__ = [
     "Folder",
     "Fraction",
     "Habitats",
+    "IDRiD",
     "ImageNet",
     "Pets",
     "Source",

@@ -14,6 +14,7 @@ from sightline.errors import SightlineError, did_you_mean
 from sightline.listing import SPELLINGS
 from sightline.pictures import Flags, Pixels
 from sightline.types import Batch
+from sightline.volumes import Reading
 
 Size = int | tuple[int, int]
 Cuboid = int | tuple[int, int, int]
@@ -38,6 +39,8 @@ class Source(Dataset[Batch]):
         has_label: (N,) bool, which samples show their label.
         size: (H, W) of every sample, (D, H, W) of volumes, (views, H, W) of several views.
         channels: 1 or 3.
+        views: whether the first of three axes counts views of one subject, of which each is an image.
+        reading: how scans become samples; None where samples are images.
     """
 
     name: str
@@ -50,6 +53,8 @@ class Source(Dataset[Batch]):
     has_label: Flags
     size: tuple[int, ...]
     channels: int
+    views: bool = False
+    reading: Reading | None = None
 
     def __init__(self, split: str, mask_fraction: float, seed: int, label_fraction: float = 1.0) -> None:
         self.split = known_split(split, self.splits)
@@ -99,13 +104,14 @@ class Source(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         """Image (C, *spatial) float32 in [0, 1]; label and index int64; mask float32 of 0 and 1; has_mask bool.
 
-        Of a multi-label dataset the label is (classes,) float32. It is -1 where it is not shown.
+        Of several views the image is (views, C, H, W). Of a multi-label dataset the label is (classes,) float32. It is
+        -1 where it is not shown.
         """
         index = range(len(self))[index]
         image, mask = self.read(index)
         shown = bool(self.has_mask[index])
         return Batch(
-            image=torch.from_numpy(np.moveaxis(image, -1, 0).astype(np.float32) / 255),
+            image=torch.from_numpy(np.moveaxis(image, -1, int(self.views)).astype(np.float32) / 255),
             label=self._label(index),
             mask=torch.from_numpy(mask.astype(np.float32) if shown else np.ones(mask.shape, np.float32)),
             has_mask=torch.tensor(shown),

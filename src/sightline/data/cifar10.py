@@ -63,6 +63,7 @@ class CIFAR10(Source):
     """
 
     name = "CIFAR-10"
+    size: tuple[int, int]
     classes = CLASSES
     size: tuple[int, int]
 

@@ -124,13 +124,14 @@ class Filed(Listed):
         """Image (H, W, C) and mask (H, W), or (classes, H, W) where regions have classes, of zeros and ones."""
         image = self.picture(entry)
         drawn = {name: shrink(r.draw(image.size[::-1]), self.size) for name, r in regions(entry).items()}
-        mask = drawn.get("") if self.labels.ndim == 1 else self._by_class(drawn)
-        return resized(image, self.size, self.channels), np.ones(self.size, np.uint8) if mask is None else mask
+        return resized(image, self.size, self.channels), self._mask(entry, drawn)
 
-    def _by_class(self, drawn: Mapping[str, Pixels]) -> Pixels:
-        """(classes, H, W); ones everywhere where nobody annotated."""
-        if not drawn:
-            return np.ones((len(self.classes), *self.size), np.uint8)
+    def _mask(self, entry: Entry, drawn: Mapping[str, Pixels]) -> Pixels:
+        """What is drawn by class; ones everywhere where nobody annotated."""
+        if entry.region is None:
+            return np.ones(self.size if self.labels.ndim == 1 else (len(self.classes), *self.size), np.uint8)
+        if self.labels.ndim == 1:
+            return drawn[""]
         nowhere = np.zeros(self.size, np.uint8)
         return np.stack([drawn.get(name, nowhere) for name in self.classes])
 

@@ -30,6 +30,7 @@ class Subset(Source):
     ) -> None:
         self.data = data
         self.name, self.classes, self.size, self.channels = data.name, data.classes, data.size, data.channels
+        self.views, self.reading = data.views, data.reading
         self._parts = {data.split: data}
         self.splits = self.own_splits()
         super().__init__(split, mask_fraction, seed, label_fraction)

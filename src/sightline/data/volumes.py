@@ -1,6 +1,7 @@
 """Volumes in folders, with masks and splits."""
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -42,6 +43,8 @@ class Volumes(Listed):
         SightlineError: the folder, `splits.csv`, a scan or a mask is missing or bad; the message says which.
     """
 
+    reads: ClassVar[type[Reading]] = Reading
+
     def __init__(
         self,
         root: str,
@@ -61,7 +64,7 @@ class Volumes(Listed):
         self.window = window
         self.percentiles = percentiles
         sides = triple("size", size)
-        self.reading = Reading(sides, window, percentiles)
+        self.reading: Reading = self.reads(sides, window, percentiles)
         super().__init__(list_scans(folder), split, sides, channels, mask_fraction, label_fraction, seed, verify)
 
     def decode(self, entry: Entry) -> tuple[Pixels, Pixels]:
