@@ -100,7 +100,7 @@ class BrainMRI(Archive):
         return Image.fromarray((tones * (255 / (tones.max() or 1))).round().astype(np.uint8))
 
     def _entry(self, path: Path) -> Entry:
-        label, patient = int(field(path, "label").item()), "".join(map(chr, field(path, "PID").ravel()))
+        label, patient = label_and_patient(path)
         if not 1 <= label <= len(self.NAMES):
             raise SightlineError(f"{path}: cjdata/label is {label}, expected 1 to {len(self.NAMES)}.")
         tumour: Region = Tumour(path)
@@ -119,6 +119,12 @@ def numbered(folder: Path, home: str) -> list[Path]:
         if number not in files:
             required(folder / f"{number}.mat", home)
     return [files[number] for number in sorted(files)]
+
+
+def label_and_patient(path: Path) -> tuple[int, str]:
+    """What a slice shows, 1 to 3, and of whom."""
+    with opened(path) as file:
+        return int(file["cjdata/label"][0, 0]), "".join(map(chr, np.ravel(file["cjdata/PID"])))
 
 
 def field(path: Path, name: str) -> npt.NDArray[Any]:
