@@ -290,6 +290,8 @@ def test_other_bad_input_is_named(root):
     refused(root, "1.png", "one size", split="test")
     np.save(root / "images/none/b0.npy", np.zeros((2, 3)))
     refused(root, "b0.npy", "(2, 3)")
+    np.save(root / "images/none/b0.npy", np.full((2, 3, 4), 1j))
+    refused(root, "b0.npy", "real numbers")
     (root / "images/none/b0.npy").unlink()
     refused(root, "images/none/b0", "there neither as a folder")
 

@@ -226,10 +226,21 @@ def _read(path: Path) -> Scan:
     if suffix(path) in NIFTI:
         return read_nifti(path)
     if suffix(path) in ARRAYS:
-        return Scan(read_array(path).astype(np.float32))
+        return Scan(real(path, read_array(path)))
     raise SightlineError(
         f"{path} is no volume: expected {', '.join(SCANS)}, or the folder of a DICOM series or of a stack of pictures."
     )
+
+
+def real(path: Path, values: Array) -> Floats:
+    """`values` as float32.
+
+    Raises:
+        SightlineError: they are no real numbers.
+    """
+    if values.dtype.kind not in "biuf":
+        raise SightlineError(f"{path} holds {values.dtype}: expected real numbers, one for each voxel.")
+    return values.astype(np.float32)
 
 
 def read_array(path: Path) -> Array:
@@ -275,9 +286,10 @@ def read_nifti(path: Path) -> Scan:
     nibabel = _nibabel()
     try:
         image = nibabel.funcs.squeeze_image(nibabel.load(path))
-        values = np.asarray(image.dataobj, np.float32)
+        stored = np.asarray(image.dataobj)
     except Exception as error:  # whatever gzip, zlib or nibabel stumble over
         raise SightlineError(f"{path} cannot be read as NIfTI ({error}). Replace it or leave it out.") from error
+    values = real(path, stored)
     if values.ndim != 3:
         raise SightlineError(
             f"{path} has shape {values.shape}: expected one volume (x, y, z). Save the one to be read by itself."
@@ -427,7 +439,7 @@ def _undecoded(path: Path, tags: Any, error: Exception) -> SightlineError:
     syntax = tags.file_meta.get("TransferSyntaxUID")
     try:
         decoder = require("medical", "pydicom.pixels").get_decoder(syntax)
-    except NotImplementedError:
+    except (NotImplementedError, TypeError):
         return SightlineError(f"{path}: no decoder knows its transfer syntax {syntax}. Save it uncompressed.")
     if not decoder.is_available:
         return SightlineError(
