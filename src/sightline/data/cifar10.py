@@ -63,7 +63,6 @@ class CIFAR10(Source):
     """
 
     name = "CIFAR-10"
-    size: tuple[int, int]
     classes = CLASSES
     size: tuple[int, int]
 
