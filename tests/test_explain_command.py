@@ -455,20 +455,20 @@ def test_maps_without_a_sign_get_lighter_as_they_grow():
 
 def test_ends():
     ramp = np.arange(1000.0)
-    assert plates.ends(ramp, signed=False) == (0, pytest.approx(np.quantile(ramp, 0.995)))
-    assert plates.ends(-ramp, signed=True) == (pytest.approx(-994.005), pytest.approx(994.005))
-    assert plates.ends(ramp + 2000, signed=False)[0] == 2000
-    assert plates.ends(np.full(9, 3.0), signed=False) == (0, 3)
-    assert plates.ends(np.zeros(9), signed=True) == (-1, 1)
+    assert colours.ends(ramp, signed=False) == (0, pytest.approx(np.quantile(ramp, 0.995)))
+    assert colours.ends(-ramp, signed=True) == (pytest.approx(-994.005), pytest.approx(994.005))
+    assert colours.ends(ramp + 2000, signed=False)[0] == 2000
+    assert colours.ends(np.full(9, 3.0), signed=False) == (0, 3)
+    assert colours.ends(np.zeros(9), signed=True) == (-1, 1)
     spike = np.zeros(1000)
     spike[0] = 5
-    assert plates.ends(spike, signed=False) == (0, 5)
+    assert colours.ends(spike, signed=False) == (0, 5)
 
 
 def test_rounding_gives_a_map_no_sign():
-    assert not plates.signed(np.array([-1e-6, 1.0]))
-    assert plates.signed(np.array([-0.1, 1.0]))
-    assert not plates.signed(np.zeros(3))
+    assert not colours.signed(np.array([-1e-6, 1.0]))
+    assert colours.signed(np.array([-0.1, 1.0]))
+    assert not colours.signed(np.zeros(3))
 
 
 def test_the_sheet_holds_every_row_in_cells_that_do_not_overlap(monkeypatch):

@@ -94,7 +94,7 @@ def test_the_core_dependencies_are_what_the_source_imports() -> None:
     names = {name.lower() for path in SOURCE.rglob("*.py") for name in imported(path)}
     used = {CALLED.get(name, name) for name in names - sys.stdlib_module_names - {"sightline"}}
     core = {normal(r.name) for r in requirements()}
-    optional = {normal(r.name) for extra in ("timm", "parquet", "tensorboard") for r in requirements(extra)}
+    optional = {normal(r.name) for extra in ("annotate", "timm", "parquet", "tensorboard") for r in requirements(extra)}
     assert core <= used
     assert used <= core | optional
 

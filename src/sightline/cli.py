@@ -1,4 +1,4 @@
-"""The command line: demo, train, dfr, audit, compare, matrix, report, explain, layers."""
+"""The command line: demo, train, dfr, audit, compare, matrix, report, explain, annotate, layers."""
 
 import argparse
 import os
@@ -11,6 +11,9 @@ from sightline import __version__
 from sightline.errors import SightlineError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sightline.annotate import Project
     from sightline.audit import Subject
     from sightline.data import Source
     from sightline.illustrate import Viewed
@@ -129,6 +132,24 @@ def explain(args: argparse.Namespace) -> None:
     print(f"\nexplained: {args.out / 'contact_sheet.png'}, {args.out / 'maps.npz'}")
 
 
+def annotate(args: argparse.Namespace) -> None:
+    """Draw masks in a browser, alone or together."""
+    from sightline.compat import require
+
+    require("annotate", "starlette")
+    require("annotate", "uvicorn")
+    from sightline.annotate import Answers, Insight, Project, serve
+
+    project = Project(args.folder)
+    if args.export:
+        project.export(args.export)
+        print(f"exported: {args.export}")
+        return
+    files = [*args.maps, *_explained(project, args)]
+    insight = Insight(project, [Answers(file) for file in files], args.rank or ("mass" if files else "order"))
+    serve(project, insight, args.host, args.port, args.people, args.open)
+
+
 def layers(args: argparse.Namespace) -> None:
     """Print the layers a map can be drawn at, and the one that is chosen."""
     from sightline import layers, models
@@ -175,6 +196,22 @@ def _subject(name: str, args: argparse.Namespace) -> "tuple[Subject, Source]":
     model = models.load(name, num_classes=len(data.classes), channels=data.channels, weights=args.weights)
     called = run.name if (run := _run(name)) else name.replace(":", "-").replace("/", "-")
     return Subject(model, called, name), data
+
+
+def _explained(project: "Project", args: argparse.Namespace) -> "Iterator[Path]":
+    """Ask every --model about every image; the files of its maps."""
+    for place, name in enumerate(args.model, 1):
+        from sightline import illustrate
+        from sightline.explainers.names import named
+
+        told = {"model": name, "size": None, "classes": None, "weights": None, "window": None}
+        model, viewed = _viewer(argparse.Namespace(**vars(args) | told))
+        out = project.folder / "annotations" / "maps" / f"{place}-{Path(name).name}"
+        illustrate.illustrate(
+            model, [entry.image for entry in project.entries], out, pictures=False, **viewed._asdict(),
+            explainers=[named(spec) for spec in args.explainer or ["GradCAM"]],
+        )  # fmt: skip
+        yield out / "maps.npz"
 
 
 def _viewer(args: argparse.Namespace) -> "tuple[Classifier, Viewed]":
@@ -399,6 +436,20 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--weights", help="state dict for a model that is not a run")
     sub.add_argument("--classes", help="their number, or a file with one name per line, for a model that is not a run")
     sub.add_argument("--batch-size", type=_count, default=32)
+
+    sub = add(annotate)
+    sub.add_argument("folder", type=Path, metavar="DIR", help="folder of images (see docs/data.md)")
+    sub.add_argument("--export", type=Path, metavar="FILE", help="write all masks as COCO JSON and stop")
+    sub.add_argument("--model", nargs="+", default=[], metavar="RUN", help="run directories whose maps are shown")
+    sub.add_argument("--explainer", nargs="+", metavar="NAME[:key=value,...]", help="of their maps; default GradCAM")
+    sub.add_argument("--maps", nargs="+", type=Path, default=[], metavar="FILE", help="maps.npz of `sightline explain`")
+    sub.add_argument("--rank", help="order, random, mass, disagreement or uncertainty; default mass, if there are maps")
+    sub.add_argument(
+        "--host", default="127.0.0.1", help="address that browsers are told; the default stays on this machine"
+    )
+    sub.add_argument("--port", type=int, default=0, help="0 for any that is free")
+    sub.add_argument("--people", type=_count, default=1, help="links to print, one for each person")
+    sub.add_argument("--no-open", dest="open", action="store_false", help="open no browser here")
 
     sub = add(layers)
     sub.add_argument(

@@ -21,6 +21,12 @@ SIGNED: Floats = np.array([[230, 97, 0], [26, 90, 205]], np.float32)
 FAINT = 120
 """Darkest grey under a signed map, whose zero shows the image: half its contrast leaves the other half to the map."""
 
+SATURATED = 0.005
+"""Share of a map that may lie beyond its full colour: one pixel must not pale all others."""
+
+NEGLIGIBLE = 1e-3
+"""A map whose lowest value is a smaller share of its largest magnitude is not signed: it was rounded."""
+
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -52,6 +58,32 @@ def overlay(image: Bytes, map: Map, side: int, ends: tuple[float, float] | None 
     if low < 0:
         return _signed(grey, values / high)
     return _unsigned(grey, (values - low) / ((high - low) or 1))
+
+
+def ends(map: Map, signed: bool) -> tuple[float, float]:
+    """The values a map's colours begin and end with.
+
+    The end is the magnitude that all but `SATURATED` of the map do not exceed. The beginning is its opposite if the
+    map is `signed`; else 0, or the least value of a map that varies by less than half.
+    """
+    magnitudes = np.abs(map)
+    high = float(np.quantile(magnitudes, 1 - SATURATED) or magnitudes.max() or 1)
+    low = float(map.min())
+    return -high if signed else low if high / 2 < low < high else 0.0, high
+
+
+def signed(map: Map) -> bool:
+    """Whether the map has values below zero that count."""
+    return bool(map.min() < -NEGLIGIBLE * np.abs(map).max())
+
+
+def veil(map: Map, size: tuple[int, int]) -> Bytes:
+    """(H, W, 4): the map (h, w) at `size` in its colours, the more opaque the larger its magnitude is."""
+    values = _resized(map, size, crisp=False)
+    low, high = ends(map, signed(map))
+    strength = ((np.abs(values) if low < 0 else values - low) / ((high - max(low, 0)) or 1)).clip(0, 1)
+    colour = SIGNED[(values < 0).astype(np.intp)] if low < 0 else _sequence()[np.rint(255 * strength).astype(np.uint8)]
+    return np.dstack([colour, 255 * strength]).round().astype(np.uint8)
 
 
 def bar(signed: bool = False) -> Floats:

@@ -2,12 +2,16 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from sightline.errors import SightlineError
+
+LEFT = re.compile(r"\..+\.\d+(\.\w+)?")
+"""What temporary files are called."""
 
 
 @contextmanager
@@ -33,6 +37,13 @@ def whole(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def sweep(folder: str | Path) -> None:
+    """Delete what `whole` has left below a folder because its process was killed; nobody may be writing there."""
+    for path in Path(folder).rglob(".*"):
+        if LEFT.fullmatch(path.name):
+            path.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:

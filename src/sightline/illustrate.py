@@ -84,6 +84,7 @@ def illustrate(
     reading: Reading | None = None,
     batch_size: int = 32,
     title: str = "",
+    pictures: bool = True,
 ) -> list[Shown]:
     """Explain files with every explainer, all from the same forward passes, and write what there is to look at.
 
@@ -104,6 +105,7 @@ def illustrate(
             `Reading()` does.
         batch_size: images in one pass.
         title: of the contact sheet.
+        pictures: whether `out` receives more than maps.npz.
 
     Raises:
         SightlineError: a bad path, file, size, target or layer; a map that is not finite; `out` cannot be written.
@@ -120,8 +122,9 @@ def illustrate(
         shown = _explain(model, items, bound, lambda run: _targets(run, target, top), batch_size)
         _refuse_other_classes(classes, shown[0].logits)
         _write_maps(maps, shown, bound, classes)
-        _write_pictures(new, shown, bound, classes, title)
-        _write_scans(new, shown)
+        if pictures:
+            _write_pictures(new, shown, bound, classes, title)
+            _write_scans(new, shown)
     return shown
 
 
@@ -344,7 +347,7 @@ def _write_pictures(
     title: str,
 ) -> None:
     """The overlays and the contact sheet."""
-    signed = {name: any(plates.signed(one.drawn[name]) for one in shown) for name in explainers}
+    signed = {name: any(colours.signed(one.drawn[name]) for one in shown) for name in explainers}
     of_volumes = shown[0].image.ndim == 4
     columns = [sheet.Column("image", f"cut at the peak of {next(iter(explainers))}" if of_volumes else "")]
     for name, explainer in explainers.items():
@@ -388,7 +391,7 @@ def _row(
     row = [sheet.Picture.of(plates.plain(one.image, at), one.id, prediction)]
     for name, maps in one.drawn.items():
         for target, map in zip(one.targets, maps, strict=True):
-            ends = plates.ends(map, signed[name])
+            ends = colours.ends(map, signed[name])
             pixels = plates.overlay(one.image, map, at, ends)
             sheet.to_image(pixels).save(new(one.overlay(name, target)))
             row.append(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from sightline.errors import SightlineError
 
@@ -17,6 +17,9 @@ Flags = npt.NDArray[np.bool_]
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 """Pillow's modes of more than 8 bits, which it would clip, not scale, to 8."""
+
+SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations of images that lie on their side."""
 
 LARGEST = 100_000_000
 """Pixels of the largest image that is decoded: a file of some KiB can claim more than memory holds."""
@@ -57,15 +60,22 @@ def open_image(path: Path, file: BytesIO | None = None, turned: bool = True) -> 
     Raises:
         SightlineError: the file is no image, damaged, or has more than `LARGEST` pixels.
     """
-    try:
-        with strictly(), Image.open(file or path) as image:
-            refuse_huge(path, image.size)
-            image.load()
-            return ImageOps.exif_transpose(image) if turned else image
-    except SightlineError:
-        raise
-    except Exception as error:  # every decoder has its own way to say that a file is damaged
-        raise SightlineError(f"{path} cannot be read as an image ({error}). Replace it or leave it out.") from error
+    with reading(path), Image.open(file or path) as image:
+        refuse_huge(path, image.size)
+        image.load()
+        return ImageOps.exif_transpose(image) if turned else image
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """(H, W) of what `open_image` decodes, from the file's header where that tells.
+
+    Raises:
+        SightlineError: the file is no image, or has more than `LARGEST` pixels.
+    """
+    with reading(path), Image.open(path) as image:
+        refuse_huge(path, image.size)
+        width, height = image.size
+        return (width, height) if image.getexif().get(ExifTags.Base.Orientation, 1) in SIDEWAYS else (height, width)
 
 
 def refuse_huge(path: Path, size: tuple[int, int]) -> None:
@@ -75,6 +85,18 @@ def refuse_huge(path: Path, size: tuple[int, int]) -> None:
             f"{path} is {size[0]} x {size[1]} pixels, more than {LARGEST // 1_000_000} megapixels. "
             "Cut it into tiles or reduce it."
         )
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Say of a damaged file which one it is."""
+    try:
+        with strictly():
+            yield
+    except SightlineError:
+        raise
+    except Exception as error:  # every decoder has its own way to say that a file is damaged
+        raise SightlineError(f"{path} cannot be read as an image ({error}). Replace it or leave it out.") from error
 
 
 @contextmanager

@@ -17,12 +17,6 @@ Point = tuple[int, ...]
 SIDE = 256
 """Plates are at least so long: smaller images are enlarged by a whole factor."""
 
-SATURATED = 0.005
-"""Share of a map that may lie beyond its full colour: one pixel must not pale all others."""
-
-NEGLIGIBLE = 1e-3
-"""A map whose lowest value is a smaller share of its largest magnitude is not signed: it was rounded."""
-
 WHITE = 255
 
 
@@ -37,23 +31,6 @@ def overlay(image: Array, map: Map, at: Point, ends: tuple[float, float]) -> Flo
     flat = _flat(image, at)
     shown = _slices(_to_size(map, image.shape[1:]), at, 0) if len(at) == 3 else map
     return _on_white(colours.overlay(flat, shown, _side(flat), ends), image.shape[1:])
-
-
-def ends(map: Map, signed: bool) -> tuple[float, float]:
-    """The values a map's colours begin and end with.
-
-    The end is the magnitude that all but `SATURATED` of the map do not exceed. The beginning is its opposite if the
-    map is `signed`; else 0, or the least value of a map that varies by less than half.
-    """
-    magnitudes = np.abs(map)
-    high = float(np.quantile(magnitudes, 1 - SATURATED) or magnitudes.max() or 1)
-    low = float(map.min())
-    return -high if signed else low if high / 2 < low < high else 0.0, high
-
-
-def signed(map: Map) -> bool:
-    """Whether the map has values below zero that count."""
-    return bool(map.min() < -NEGLIGIBLE * np.abs(map).max())
 
 
 def peak(map: Map, size: Sequence[int]) -> Point:
