@@ -20,9 +20,11 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.stats
+import yaml
 from PIL import Image
 from starlette.testclient import TestClient
 
+from sightline import models, recipe
 from sightline.annotate import canvas as canvases
 from sightline.annotate import ranking
 from sightline.annotate.answers import Answers, Insight
@@ -449,6 +451,30 @@ def test_the_page_is_shown_maps_and_their_order(project: Project, tmp_path: Path
     assert negative[0, 0].tolist() == [26, 90, 205, 255]
     assert client.get("/api/images/3/map").status_code == 404
     assert client.get("/api/next?after=1").json()["next"] == overview["order"][1]
+
+
+def test_runs_are_asked_where_they_look(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {
+        "data": {"class_path": "Folder", "init_args": {"root": str(folder), "size": [20, 30]}},
+        "model": {"spec": "sightline:cnn", "arguments": {"filters": [4, 8]}},
+        "objectives": ["CE"],
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
+    config = recipe.read(tmp_path / "recipe.yaml")
+    for run in (tmp_path / "one", tmp_path / "other"):
+        run.mkdir()
+        models.save(recipe.build(config).classifier(), run / "model.safetensors")
+        (run / "recipe.yaml").write_text(recipe.dump(config))
+    asked: list[Insight] = []
+    monkeypatch.setattr("sightline.annotate.serve", lambda project, insight, *_: asked.append(insight))
+    runs = [str(tmp_path / "one"), str(tmp_path / "other")]
+    assert main(["annotate", str(folder), "--model", *runs, "--explainer", "GradCAM", "--rank", "disagreement"]) == 0
+    maps = [str(folder / f"annotations/maps/{name}/maps.npz") for name in ("1-one", "2-other")]
+    assert main(["annotate", str(folder), "--maps", *maps, "--rank", "disagreement"]) == 0
+    assert asked[0].scores == asked[1].scores
+    assert all(asked[0].has_map(index) for index in range(4))
+    assert [path.name for path in (folder / "annotations/maps/1-one").iterdir()] == ["maps.npz"]
+    assert main(["annotate", str(folder), "--rank", "mass"]) == 1
 
 
 # Who may come in, and with what ---------------------------------------------------------------------------------------
