@@ -75,12 +75,16 @@ class Browser:
         file.write_bytes(base64.b64decode(shot["data"]))
 
 
+def find_browser() -> str:
+    """The program; the test is skipped where there is none."""
+    program = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
+    return program or pytest.skip("there is no Chromium or Chrome")
+
+
 @contextmanager
 def browser(profile: Path) -> Iterator[Browser]:
     """A browser with a fresh profile; the test is skipped where there is none."""
-    program = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
-    if program is None:
-        pytest.skip("there is no Chromium or Chrome")
+    program = find_browser()
     (theirs, commands), (answers, ours) = os.pipe(), os.pipe()
     options = f"--headless=new --no-sandbox --disable-gpu --no-first-run --user-data-dir={profile}"
     start = f'exec "{program}" {options} --remote-debugging-pipe 3<&{theirs} 4>&{ours} 2>/dev/null'
