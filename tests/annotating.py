@@ -84,8 +84,7 @@ class Hand:
         self.ready()
 
     def _heard(self, message: Any) -> None:
-        # Browsers ask for an icon by themselves, also of the page that a link opens.
-        if message.type in ("error", "warning") and not message.location["url"].endswith("/favicon.ico"):
+        if message.type in ("error", "warning"):
             self.complaints.append(message.text)
 
     def ready(self) -> None:

@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from PIL import Image
 
 import sightline
 from annotating import SCREEN, UNREACHED, Hand, Point, Served, chromium, serving
+from conftest import REPOSITORY
 from sightline.annotate.operations import Operation, applied
 
 WIDTH, HEIGHT = 160, 120
@@ -52,9 +52,8 @@ def enter(world: Any, served: Served) -> Iterator[Callable[..., Hand]]:
     """Let somebody in; at the end nobody's page has complained or asked anybody but its server."""
     hands: list[Hand] = []
 
-    def one(prepare: Callable[[Any], None] = lambda context: None, **how: Any) -> Hand:
+    def one(**how: Any) -> Hand:
         context = world.new_context(**{"viewport": SCREEN, **how})
-        prepare(context)
         hands.append(Hand(context, served.links[len(hands)]))
         return hands[-1]
 
@@ -398,43 +397,52 @@ def test_the_list_shows_what_is_asked_for(enter: Callable[..., Hand]) -> None:
     assert "b · train · 160 × 120" in hand.text("about")
 
 
-def test_a_map_is_shown_and_judged(folder: Path, enter: Callable[..., Hand]) -> None:
-    hand = enter(with_map)
-    assert hand.page.locator("#map").evaluate("map => [map.naturalWidth, map.width]") == [4, WIDTH]
-    assert hand.page.locator("#map").is_visible()
-    hand.press("m")
-    assert not hand.page.locator("#map").is_visible()
-    hand.press("m", "x")
-    hand.saved()
-    assert verdicts(folder) == {"images/a/a0.png": "no"}
-    assert hand.page.locator("#no").get_attribute("aria-pressed") == "true"
-    hand.page.click("#yes")
-    hand.saved()
-    assert verdicts(folder) == {"images/a/a0.png": "yes"}
-    assert hand.text("judged") == "1 judged"
-    hand.open("b0")
-    hand.press("x")
-    assert hand.text("said") == "There is no map to judge."
-
-
-def with_map(context: Any) -> None:
-    """As if an audit had drawn a map of the first image."""
-    file = BytesIO()
-    Image.new("RGBA", (4, 3), (255, 160, 0, 128)).save(file, "png")
-
-    def overview(route: Any) -> None:
-        answer = route.fetch()
-        body = answer.json()
-        body["images"][0]["has_map"] = True
-        route.fulfill(response=answer, json=body)
-
-    context.route("**/api/project", overview)
-    context.route("**/api/images/0/map", lambda route: route.fulfill(body=file.getvalue(), content_type="image/png"))
+def test_a_map_is_shown_and_judged(world: Any, folder: Path, tmp_path: Path) -> None:
+    told = {"id": ["a1"], "path": [str(folder / "images" / "a" / "a1.png")], "explainer": ["GradCAM"]}
+    found = {"probability": [[0.5, 0.5]], "map/a1/GradCAM": np.arange(12.0).reshape(1, 3, 4)}
+    np.savez(tmp_path / "maps.npz", **told, **found)
+    with serving(folder, "--maps", str(tmp_path / "maps.npz")) as served:
+        hand = Hand(world.new_context(viewport=SCREEN), served.links[0])
+        hand.opened("a1")
+        assert "mass" in hand.text("about")
+        lies = [hand.page.locator(f"#{layer}").bounding_box() for layer in ("map", "picture")]
+        assert lies[0] == lies[1]
+        assert hand.page.locator("#map").evaluate("map => map.naturalWidth") > 0
+        assert hand.page.locator("#map").is_visible()
+        hand.press("m")
+        assert not hand.page.locator("#map").is_visible()
+        hand.press("m", "x")
+        hand.saved()
+        assert verdicts(folder) == {"images/a/a1.png": "no"}
+        assert hand.page.locator("#no").get_attribute("aria-pressed") == "true"
+        hand.page.click("#yes")
+        hand.saved()
+        assert verdicts(folder) == {"images/a/a1.png": "yes"}
+        assert hand.text("judged") == "1 judged"
+        hand.open("b0")
+        hand.press("x")
+        assert hand.text("said") == "There is no map to judge."
+        assert hand.complaints == []
+        hand.page.context.close()
 
 
 def verdicts(folder: Path) -> dict[str, str]:
     with (folder / "annotations" / "verdicts.csv").open(newline="") as file:
         return {row["image"]: row["verdict"] for row in csv.DictReader(file)}
+
+
+def test_exports_coco(tmp_path: Path, enter: Callable[..., Hand]) -> None:
+    hand = enter()
+    hand.press("r")
+    hand.drag([(100, 20), (140, 60)])
+    hand.saved()
+    with hand.page.expect_download() as download:
+        hand.page.click("#export")
+    download.value.save_as(tmp_path / "coco.json")
+    exported = json.loads((tmp_path / "coco.json").read_text())
+    (annotation,) = exported["annotations"]
+    assert annotation["bbox"] == [100, 20, 40, 40]
+    assert {one["id"]: one["name"] for one in exported["categories"]}[annotation["category_id"]] == "a"
 
 
 @pytest.mark.slow
@@ -514,3 +522,11 @@ def test_a_large_image_stays_smooth(world: Any, folder: Path) -> None:
         np.testing.assert_array_equal(marked, applied(np.zeros(size[::-1], np.bool_), stroke))
         context.close()
     assert np.median(gaps) < 60
+
+
+def test_every_key_is_documented() -> None:
+    script = (Path(sightline.__file__).parent / "annotate" / "static" / "page.js").read_text()
+    titles = re.findall(r'title: "([^"]+)"', script)
+    rows = re.findall(r"^\| `.+` \| (.+) \|$", (REPOSITORY / "docs" / "annotate.md").read_text(), re.MULTILINE)
+    assert len(titles) > 20
+    assert [title for title in titles if title not in rows] == []

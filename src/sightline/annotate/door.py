@@ -9,7 +9,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
-WELCOME = '<!doctype html><meta charset="utf-8"><title>sightline</title><a href="/">Go to the images</a>'
+WELCOME = (
+    '<!doctype html><meta charset="utf-8"><title>sightline</title><link rel="icon" href="/static/icon.svg">'
+    '<a href="/">Go to the images</a>'
+)
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; base-uri 'none'; form-action 'none'; "
