@@ -140,6 +140,7 @@ def test_rings_are_joined_and_cut_off_at_the_edge() -> None:
 def test_a_polygon_between_centres_marks_its_pixel() -> None:
     marked = Polygons(((3.6, 4.6, 3.9, 4.6, 3.9, 4.9),)).draw(SIZE)
     assert np.argwhere(marked).tolist() == [[4, 3]]
+    assert np.argwhere(Polygons(((5.0, 6.0, 5.0, 6.0, 5.0, 6.0),)).draw(SIZE)).tolist() == [[6, 5]]
 
 
 @given(x=PLACES, y=PLACES, radius=st.floats(0, 9))

@@ -157,7 +157,12 @@ def numbers(values: Sequence[Any], place: str, count: int | None = None) -> tupl
     """
     if count is not None and len(values) != count:
         raise SightlineError(f"{place}: expected {count} numbers, not {len(values)}.")
-    return tuple(number(value, place) for value in values)
+    try:
+        finite = all(map(isfinite, values))
+    except (TypeError, OverflowError):
+        finite = False
+    # Large files hold millions of numbers: each is looked at by itself only where one of them is none.
+    return tuple(map(float, values)) if finite else tuple(number(value, place) for value in values)
 
 
 def ring(values: Sequence[Any], place: str, least: int = 1) -> tuple[float, ...]:

@@ -10,14 +10,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
-
 from sightline.errors import SightlineError
 from sightline.files import write_text
 from sightline.guidance.base import Annotations, Image, Mark, Node, gather, ring, whole
 from sightline.guidance.content import Content, load
 from sightline.pictures import Flags
 from sightline.regions import Boxes, Polygons, Region, Runs, Size
+from sightline.regions.combined import around
 from sightline.regions.runs import compress, run_lengths
 
 T = TypeVar("T")
@@ -146,11 +145,10 @@ def write(path: str | Path, images: Iterable[Masked], compressed: bool = True) -
 def described(mask: Flags, compressed: bool) -> dict[str, Any]:
     """What COCO says of one mask."""
     counts = run_lengths(mask)
-    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    left, top = int(columns[0]), int(rows[0])
+    rows, columns = around(mask)
     return {
         "segmentation": {"size": list(mask.shape), "counts": compress(counts) if compressed else list(counts)},
-        "bbox": [left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top],
+        "bbox": [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start],
         "area": int(mask.sum()),
         "iscrowd": 0,
     }

@@ -1,6 +1,7 @@
 """Regions made from regions."""
 
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 from scipy import ndimage
@@ -51,8 +52,10 @@ class Dilated:
     pixels: float
 
     def draw(self, size: Size) -> Flags:
-        away = ndimage.distance_transform_edt(~self.region.draw(size))
-        return np.asarray(away <= self.pixels)
+        marked = self.region.draw(size)
+        window = marked[around(marked, ceil(self.pixels))]
+        window |= ndimage.distance_transform_edt(~window) <= self.pixels
+        return marked
 
     def content(self) -> bytes:
         return f"Dilated {self.pixels} ".encode() + self.region.content()
@@ -66,8 +69,7 @@ class AsBox:
 
     def draw(self, size: Size) -> Flags:
         marked = self.region.draw(size)
-        rows, columns = (np.flatnonzero(marked.any(axis)) for axis in (1, 0))
-        marked[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
+        marked[around(marked)] = True
         return marked
 
     def content(self) -> bytes:
@@ -105,3 +107,12 @@ class Sized(Sourced):
 
     def content(self) -> bytes:
         return f"Sized {self.size} ".encode() + self.region.content()
+
+
+def around(marked: Flags, margin: int = 0) -> tuple[slice, slice]:
+    """The rows and columns of the smallest box around what is marked, and so much around it."""
+    rows, columns = (np.flatnonzero(marked.any(axis)) for axis in (1, 0))
+    return (
+        slice(max(0, int(rows[0]) - margin), int(rows[-1]) + 1 + margin),
+        slice(max(0, int(columns[0]) - margin), int(columns[-1]) + 1 + margin),
+    )

@@ -56,7 +56,7 @@ class Polygons(Sourced):
     def draw(self, size: Size) -> Flags:
         marked = np.zeros(size, np.bool_)
         for ring in self.rings:
-            marked |= fill(vertices(ring), size)
+            fill(marked, vertices(ring))
         return inside(marked, self.source, "polygon")
 
     def scaled(self, x: float, y: float) -> Self:
@@ -144,8 +144,22 @@ def between(low: float, high: float) -> slice:
     return slice(max(0, start), max(0, stop))
 
 
-def fill(points: Array, size: Size) -> Flags:
-    """Pixels whose centre lies in the polygon `points` (N, 2), by the even-odd rule; else those of its vertices.
+def fill(marked: Flags, points: Array) -> None:
+    """Mark the pixels whose centre lies in the polygon `points` (N, 2), or else those its vertices lie in."""
+    rows, columns = frame(points)
+    window, points = marked[rows, columns], points - (columns.start, rows.start)
+    enclosed = even_odd(points, window.shape)
+    window |= enclosed if enclosed.any() else at(points, window.shape)
+
+
+def frame(points: Array, margin: float = 0.0) -> tuple[slice, slice]:
+    """The rows and columns in which points (N, 2) lie, and so much around them."""
+    (left, top), (right, bottom) = np.floor(points.min(0) - margin), np.floor(points.max(0) + margin) + 1
+    return slice(max(0, int(top)), max(0, int(bottom))), slice(max(0, int(left)), max(0, int(right)))
+
+
+def even_odd(points: Array, size: Size) -> Flags:
+    """Pixels whose centre the polygon `points` (N, 2) goes round an odd number of times.
 
     Row by row: a pixel is inside if an odd number of edges crosses its row on its left. skimage asks every
     edge for every pixel, which takes seconds on a photograph; Pillow rounds vertices and adds the outline.
@@ -154,8 +168,7 @@ def fill(points: Array, size: Size) -> Flags:
     for start, end in zip(points, np.roll(points, -1, axis=0), strict=True):
         rows, columns = crossings(start, end, size)
         flips[rows, columns] ^= True
-    marked = np.logical_xor.accumulate(flips, axis=1)[:, :-1]
-    return marked if marked.any() else at(points, size)
+    return np.logical_xor.accumulate(flips, axis=1)[:, :-1]
 
 
 def crossings(start: Array, end: Array, size: Size) -> tuple[Array, Array]:
@@ -178,10 +191,7 @@ def at(points: Array, size: Size) -> Flags:
 def trace(marked: Flags, start: Array, end: Array, radius: float) -> None:
     """Mark the pixels whose centre is within `radius` of the line from `start` to `end`, both (x, y)."""
     radius = max(radius, HALF_DIAGONAL)
-    columns, rows = (
-        slice(max(0, floor(low - radius)), max(0, ceil(high + radius)))
-        for low, high in zip(np.minimum(start, end), np.maximum(start, end), strict=True)
-    )
+    rows, columns = frame(np.stack([start, end]), radius)
     window = marked[rows, columns]
     x = np.arange(window.shape[1]) + columns.start + 0.5 - start[0]
     y = (np.arange(window.shape[0]) + rows.start + 0.5 - start[1])[:, None]
