@@ -7,7 +7,9 @@ from sightline.data.brainmri import BrainMRI
 from sightline.data.cars import Cars
 from sightline.data.cifar10 import CIFAR10
 from sightline.data.coco import COCO
+from sightline.data.color import ColorMNIST, TwoColorMNIST
 from sightline.data.cub import CUB
+from sightline.data.decoy import DecoyFashionMNIST, DecoyMNIST
 from sightline.data.domains import Domains
 from sightline.data.episode import Episode
 from sightline.data.flowers102 import Flowers102
@@ -18,6 +20,7 @@ from sightline.data.habitats import Habitats
 from sightline.data.idrid import IDRiD
 from sightline.data.imagenet import ImageNet
 from sightline.data.lidc import LIDC
+from sightline.data.marked import Marked
 from sightline.data.oct import OCT
 from sightline.data.pets import Pets
 from sightline.data.unrel import UnRel
@@ -35,6 +38,9 @@ __all__ = [
     "BikeHelmets",
     "BrainMRI",
     "Cars",
+    "ColorMNIST",
+    "DecoyFashionMNIST",
+    "DecoyMNIST",
     "Domains",
     "Episode",
     "Flowers102",
@@ -44,8 +50,10 @@ __all__ = [
     "Habitats",
     "IDRiD",
     "ImageNet",
+    "Marked",
     "Pets",
     "Source",
+    "TwoColorMNIST",
     "UnRel",
     "Volumes",
 ]

@@ -30,7 +30,12 @@ def choose_habit(split: str, own: Integers, kinds: int, correlation: float, obey
     if split == "swapped":
         return (own + 1 + below(kinds - 1, other)) % kinds
     threshold = 0.0 if split == "shifted" else correlation
-    return np.where((obey >> np.uint64(11)) * 2.0**-53 < threshold, own, below(kinds, other))
+    return np.where(uniform(obey) < threshold, own, below(kinds, other))
+
+
+def uniform(draws: Draws) -> npt.NDArray[np.float64]:
+    """Numbers in [0, 1) from raw 64-bit draws."""
+    return np.asarray((draws >> np.uint64(11)) * 2.0**-53)
 
 
 def below(limit: int | Integers, draws: Draws) -> Integers:
