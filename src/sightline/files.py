@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -44,6 +45,29 @@ def sweep(folder: str | Path) -> None:
     for path in Path(folder).rglob(".*"):
         if LEFT.fullmatch(path.name):
             path.unlink()
+
+
+@contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a new temporary folder beside `path`; rename it to `path` once the block has ended without an error.
+
+    Raises:
+        SightlineError: `path` exists, cannot be written, or the disk is full.
+    """
+    path = Path(path)
+    if path.exists():
+        raise SightlineError(f"{path} exists. Name another folder, or remove this one first.")
+    temporary = path.with_name(f".{path.name}~{os.getpid()}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise SightlineError(
+            f"cannot write {path}: {error.strerror or error}. Check the folder's permissions and the free space."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

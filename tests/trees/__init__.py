@@ -1,6 +1,6 @@
 """Small copies of published data sets, in the layout they are published in."""
 
-from trees import medical, natural
+from trees import birds, medical, natural
 from trees.registry import TREES, Tree, noise, rectangle, save, tree, write
 
-__all__ = ["TREES", "Tree", "medical", "natural", "noise", "rectangle", "save", "tree", "write"]
+__all__ = ["TREES", "Tree", "birds", "medical", "natural", "noise", "rectangle", "save", "tree", "write"]

@@ -26,6 +26,7 @@ from sightline.data.pets import Pets
 from sightline.data.unrel import UnRel
 from sightline.data.voc import VOC
 from sightline.data.volumes import Volumes
+from sightline.data.waterbirds import Waterbirds
 
 __all__ = [
     "CIFAR10",
@@ -56,4 +57,5 @@ __all__ = [
     "TwoColorMNIST",
     "UnRel",
     "Volumes",
+    "Waterbirds",
 ]
