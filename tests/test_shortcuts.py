@@ -74,7 +74,7 @@ def save(path: Path, pixels: np.ndarray) -> None:
 
 
 def box(seed: int) -> np.ndarray:
-    """A box of 20 x 26, wherever: it always covers some corner's marker or none."""
+    """A box of 20 x 26 somewhere in 32 x 40: markers have to make way for it."""
     top, left = np.random.default_rng(seed).integers(0, (13, 15))
     mask = np.zeros((32, 40))
     mask[top : top + 20, left : left + 26] = 255

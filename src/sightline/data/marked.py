@@ -111,7 +111,7 @@ def raw(seed: int, name: str) -> tuple[int, ...]:
 
 
 def paste(image: Pixels, mask: Pixels, marker: str, place: int) -> Pixels:
-    """The image (H, W, C) with a marker in the corner, or along the edge, where it covers least of the evidence.
+    """The image (H, W, C) with a marker in the corner where it covers least of the evidence.
 
     Args:
         image: it stays as it is.
