@@ -23,6 +23,7 @@ from sightline.data.lidc import LIDC
 from sightline.data.marked import Marked
 from sightline.data.oct import OCT
 from sightline.data.pets import Pets
+from sightline.data.propagated import Propagated
 from sightline.data.unrel import UnRel
 from sightline.data.voc import VOC
 from sightline.data.volumes import Volumes
@@ -53,6 +54,7 @@ __all__ = [
     "ImageNet",
     "Marked",
     "Pets",
+    "Propagated",
     "Source",
     "TwoColorMNIST",
     "UnRel",

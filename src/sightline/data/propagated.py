@@ -1,0 +1,125 @@
+"""A few masks, propagated to the images that have none."""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from sightline.data.base import Source, at_least
+from sightline.data.habits import Integers
+from sightline.data.segmenter import BATCH, UNet, fit, overlap, predict
+from sightline.data.subset import Subset
+from sightline.errors import SightlineError
+from sightline.pictures import Flags, Pixels
+
+FEWEST = 5
+"""Annotated images without which there is nothing to learn from."""
+
+log = logging.getLogger(__name__)
+
+
+class Propagated(Subset):
+    """Another dataset, whose training images without a mask get one from a network that learned it from the others.
+
+    So a few masks guide every objective that uses masks, at the price of one short training when the dataset is built.
+    Every fifth annotated image is held out from it: `agreement` is the mean intersection over union of what the network
+    draws on these with their masks, and it is logged. An image in which the network finds nothing stays without a mask.
+    Other splits are as they are, and so are masks that somebody drew.
+
+    The masks depend on the seed and, in a few pixels, on how torch computes: its version, its number of threads.
+
+    Args:
+        data: a dataset of images with a mask for some of them, such as `Habitats(mask_fraction=0.01)`.
+        steps: of the network's training, with 32 images each.
+        side: longest side in pixels at which it looks at images; larger ones are shrunk to it.
+        width: channels of its finest level.
+        split: one of the dataset's.
+        seed: of the network.
+
+    Raises:
+        SightlineError: fewer than 5 training images have a mask, or the dataset is not one of single images.
+    """
+
+    def __init__(
+        self,
+        data: Source,
+        steps: int = 400,
+        side: int = 64,
+        width: int = 16,
+        split: str = "train",
+        seed: int = 0,
+    ) -> None:
+        if len(data.size) != 2:
+            raise SightlineError(f"data: {data.name} holds no single images but {data.size}. Propagated needs (H, W).")
+        self.steps, self.side = at_least("steps", steps, 1), at_least("side", side, 8)
+        self.width = at_least("width", width, 1)
+        self.agreement = float("nan")
+        super().__init__(data, split, seed=seed)
+
+    def choose(self) -> dict[str, Integers]:
+        return {self.split: np.arange(len(self.part(self.split)))}
+
+    def annotate(self, has_mask: Flags, has_label: Flags | None = None) -> None:
+        super().annotate(has_mask, has_label)
+        self._drawn: dict[int, bytes] = {}
+        if self.split == "train" and not has_mask.all():
+            self._propagate()
+            self.has_mask = has_mask.copy()
+            self.has_mask[list(self._drawn)] = True
+
+    def read(self, index: int) -> tuple[Pixels, Pixels]:
+        image, mask = super().read(index)
+        if index not in self._drawn:
+            return image, mask
+        bits = np.frombuffer(self._drawn[index], np.uint8)
+        return image, np.unpackbits(bits, count=mask.size).reshape(mask.shape)
+
+    def _propagate(self) -> None:
+        known, unknown = (np.flatnonzero(flags).tolist() for flags in (self.has_mask, ~self.has_mask))
+        if len(known) < FEWEST:
+            raise SightlineError(
+                f"data: {len(known)} training images of {self.name} have a mask, too few to learn from. "
+                f"Annotate at least {FEWEST}, or raise mask_fraction."
+            )
+        images, masks = map(torch.stack, zip(*(self._seen(index) for index in known), strict=True))
+        held = torch.arange(len(known)) % 5 == 4
+        net = fit(images[~held], masks[~held], self.steps, self.width, self.seed)
+        self.agreement = float(overlap(predict(net, images[held]), masks[held]).mean())
+        progress = tqdm(unknown, desc="drawing masks", unit=" images", leave=False, disable=None)
+        for indices in batched(progress, BATCH):
+            self._draw(net, indices)
+        log.info(
+            "%s: %d masks drawn from %d; on those held out they agree to %.2f (intersection over union).",
+            self.name, len(self._drawn), len(known), self.agreement,
+        )  # fmt: skip
+
+    def _draw(self, net: UNet, indices: Sequence[int]) -> None:
+        """Keep the masks that the network draws on some images, where it draws any."""
+        drawn = predict(net, torch.stack([self._seen(index)[0] for index in indices])).float()
+        full = F.interpolate(drawn, self.size, mode="bilinear") > 0.5
+        for index, mask in zip(indices, full.numpy(), strict=True):
+            if mask.any():
+                self._drawn[index] = np.packbits(mask).tobytes()
+
+    def _seen(self, index: int) -> tuple[Tensor, Tensor]:
+        """An image (C, h, w) and its masks (K, h, w), uint8, as large as the network sees them."""
+        image, mask = (torch.from_numpy(array) for array in super().read(index))
+        scale = min(1.0, self.side / max(self.size))
+        size = [max(8, round(side * scale)) for side in self.size]
+        masks = mask.view(-1, *self.size)
+        return (
+            F.interpolate(image.movedim(-1, 0).unsqueeze(0).float(), size, mode="bilinear", antialias=True)[0].byte(),
+            (F.interpolate(masks.unsqueeze(0).float(), size, mode="area")[0] >= 0.5).byte(),
+        )
+
+
+def batched(values: Iterable[int], size: int) -> Iterator[list[int]]:
+    """Lists of `size` values each, the last of what is left."""
+    rest = iter(values)
+    while taken := list(islice(rest, size)):
+        yield taken
