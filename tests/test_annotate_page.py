@@ -211,8 +211,11 @@ def test_an_outline_can_be_taken_back_given_up_and_closed_with_a_double_click(
 ) -> None:
     hand = enter()
     hand.press("p")
+    size = hand.page.locator("#stage").bounding_box()
     for corner in [(20, 20), (90, 20), (150, 110), (90, 90)]:
         hand.page.mouse.click(*hand.at(corner))
+    assert hand.page.locator("#outline").is_visible()
+    assert hand.page.locator("#stage").bounding_box() == size
     hand.press("Control+z", "Control+z")
     hand.page.mouse.dblclick(*hand.at((90, 90)))
     hand.saved()

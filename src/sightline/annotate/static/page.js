@@ -131,6 +131,7 @@ function showTools() {
   $("size-value").textContent = `${2 * stage.radius} px`;
   $("zoom-value").textContent = `${Math.round(100 * stage.view.scale)} %`;
   $("outline").hidden = !stage.outlining;
+  $("next-to-do").hidden = stage.outlining;
   $("close-outline").disabled = !stage.active.closable;
 }
 
