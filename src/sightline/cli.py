@@ -1,4 +1,4 @@
-"""The command line: demo, train, dfr, audit, compare, matrix, report, explain, annotate, layers."""
+"""The command line: demo, train, dfr, audit, compare, matrix, report, explain, annotate, layers, data."""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sightline import __version__
+from sightline import __version__, words
 from sightline.errors import SightlineError
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sightline.annotate import Project
     from sightline.audit import Subject
     from sightline.data import Source
+    from sightline.datacheck import Samples
     from sightline.illustrate import Viewed
     from sightline.models import Classifier
 
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 on success, 1 after a user's mistake (one message, no traceback), 130 when interrupted."""
     args = _parser().parse_args(argv)
-    command: Callable[[argparse.Namespace], None] = args.command
+    command: Callable[[argparse.Namespace], int | None] = args.command
     try:
-        command(args)
+        return command(args) or 0
     except SightlineError as error:
         print(f"sightline: {error}", file=sys.stderr)
         return 1
@@ -38,7 +39,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    return 0
 
 
 def train(args: argparse.Namespace) -> None:
@@ -167,6 +167,19 @@ def layers(args: argparse.Namespace) -> None:
     print(f"\n{verdict}  x: the top logit reads at most one of its positions.{unclear}")
 
 
+def check(args: argparse.Namespace) -> int:
+    """Look for broken files, leaks and shortcuts before training; 1 with --strict and an error found."""
+    from sightline import datacheck
+
+    samples = _checkable(args.target)
+    checked = datacheck.check(samples, args.max_images, args.seed)
+    page = datacheck.write(checked, args.out or Path("runs/check") / samples.name)
+    for finding in checked.findings:
+        print(f"{finding.level}: {finding.title}\n    {finding.detail}\n    -> {finding.todo}")
+    print(f"{'' if checked.findings else 'nothing found. '}checked {len(checked.rows):,} images: {page}")
+    return int(args.strict and any(finding.level == "error" for finding in checked.findings))
+
+
 def demo(args: argparse.Namespace) -> None:
     """Train a classifier that cheats and its remedies, audit them, and write the report."""
     from sightline.demo import demo
@@ -212,6 +225,49 @@ def _explained(project: "Project", args: argparse.Namespace) -> "Iterator[Path]"
             explainers=[named(spec) for spec in args.explainer or ["GradCAM"]],
         )  # fmt: skip
         yield out / "maps.npz"
+
+
+def _checkable(target: str) -> "Samples":
+    """What `sightline data check` is asked to look at: a folder, a data set by name, or a recipe's data."""
+    from sightline import datacheck
+    from sightline.listing import find_root, list_entries
+
+    name, folder = target.partition(":")[0], Path(target)
+    if folder.suffix in (".yaml", ".yml") and folder.is_file():
+        return _every_split(_recipe_data(folder))
+    if not folder.exists() and name.isidentifier() and name in (kinds := _data_sets()):
+        return _every_split(words.made(target, kinds, "data set", verify=False))
+    root = find_root(target)
+    return datacheck.from_entries(root.resolve().name, list_entries(root))
+
+
+def _recipe_data(path: Path) -> "Source":
+    """A recipe's data; files are left for the check to find bad."""
+    from sightline import recipe
+
+    config = recipe.read(path)
+    if "verify" in config.data.init_args:
+        config.data.init_args.verify = False
+    return recipe.build(config).data
+
+
+def _data_sets() -> "dict[str, type[Source]]":
+    from sightline import data
+
+    exports = {name: getattr(data, name) for name in data.__all__}
+    return {name: kind for name, kind in exports.items() if issubclass(kind, data.Source) and kind is not data.Source}
+
+
+def _every_split(source: "Source") -> "Samples":
+    """Files where there are files, for they tell more than the samples made of them."""
+    from sightline import datacheck
+    from sightline.data.filed import Filed
+
+    splits = [source.on(split) for split in source.splits]
+    if not isinstance(source, Filed):
+        return datacheck.from_source(splits)
+    entries = [entry for split in splits if isinstance(split, Filed) for entry in split.entries]
+    return datacheck.from_entries(source.name, entries, source.picture)
 
 
 def _viewer(args: argparse.Namespace) -> "tuple[Classifier, Viewed]":
@@ -340,8 +396,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"sightline {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(command: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
-        sub = commands.add_parser(
+    data = commands.add_parser("data", help="Look at data before training.").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+
+    def add(command: Callable[[argparse.Namespace], int | None], to: Any = commands) -> argparse.ArgumentParser:
+        sub: argparse.ArgumentParser = to.add_parser(
             command.__name__, help=command.__doc__, description=command.__doc__,
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )  # fmt: skip
@@ -457,4 +517,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--size", type=_count, default=224, help="side of the probe")
     sub.add_argument("--weights")
+
+    sub = add(check, data)
+    sub.add_argument(
+        "target",
+        metavar="DATA",
+        help="folder, recipe, or a data set by name, such as Habitats or Habitats:correlation=0",
+    )
+    sub.add_argument("--out", type=Path, help="folder of check.html and check.json; default runs/check/<name>")
+    sub.add_argument("--strict", action="store_true", help="exit with 1 if there is an error, for CI")
+    sub.add_argument("--max-images", type=_count, help="check so many images, drawn evenly from classes and splits")
+    sub.add_argument("--seed", type=int, default=0)
     return parser

@@ -63,6 +63,11 @@ class Listed(Source):
         self.annotate(np.array([entry.region is not None for entry in self._entries], np.bool_))
         self._kept = self._decode_all() if verify else []
 
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """What is known of the split's samples before a pixel is read."""
+        return self._entries
+
     def decode(self, entry: Entry) -> tuple[Pixels, Pixels]:
         """Image and mask of an entry, as `read` returns them."""
         raise NotImplementedError
