@@ -96,10 +96,13 @@ def regions(folder: Path) -> Mapping[str, Region]:
     return {entry.id: entry.region for entry in list_entries(folder) if isinstance(entry.region, Region)}
 
 
-def walk(folder: Path, known: Path, count: int, seed: int, parts: int, most: int, pause: float) -> list[Walked]:
+def walk(
+    folder: Path, known: Path, split: str | None, count: int, seed: int, parts: int, most: int, pause: float
+) -> list[Walked]:
     """Draw masks of a folder's images, and compare them with known ones."""
     masks = regions(known)
-    entries = chosen([entry for entry in list_entries(folder) if entry.id in masks], count, seed)
+    there = [entry for entry in list_entries(folder) if entry.id in masks and split in (None, entry.split)]
+    entries = chosen(there, count, seed)
     wanted = {entry.id: masks[entry.id].draw(size_of(entry.image)) for entry in entries}
     traced = {name: largest(mask, parts) for name, mask in wanted.items()}
     outlines = {name: [outline(part, most) for part in its] for name, its in traced.items()}
@@ -126,6 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, metavar="DIR")
     parser.add_argument("known", type=Path, metavar="KNOWN")
+    parser.add_argument("--split", help="draw in this split alone")
     parser.add_argument("--count", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--parts", type=int, default=1)
@@ -133,7 +137,7 @@ def main() -> None:
     parser.add_argument("--pause", type=float, default=0.1)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    walked = walk(args.folder, args.known, args.count, args.seed, args.parts, args.corners, args.pause)
+    walked = walk(args.folder, args.known, args.split, args.count, args.seed, args.parts, args.corners, args.pause)
     for one in walked:
         print(
             f"{one.image:20} {one.label:20} {one.corners:3} corners {one.seconds:6.1f} s  "
