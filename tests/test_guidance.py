@@ -1,11 +1,12 @@
 """Annotations of every format: what is read, how it is joined to images, and what bad files are answered with."""
 
 import base64
+import contextlib
 import csv
 import io
 import json
 import logging
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import pytest
@@ -134,7 +135,7 @@ def only(path: Path) -> tuple[str, Region]:
 @pytest.mark.parametrize("case", EXACT)
 def test_every_format_describes_the_same_box(tmp_path: Path, case: str) -> None:
     name, region = only(dump(tmp_path / "file", EXACT[case]))
-    assert Path(name).stem == "a"
+    assert PureWindowsPath(name).stem == "a"
     np.testing.assert_array_equal(region.draw(SIZE), box())
 
 
@@ -221,8 +222,8 @@ def without(value: dict[str, object], *path: str | int) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("", "is in no format known here. Known are coco: COCO JSON"),
-        ("hello", "is in no format known here"),
+        ("", "file is empty"),
+        ("hello", "is in no format known here. Known are coco: COCO JSON"),
         ("[]", "is in no format known here"),
         ('{"images": [', "cannot read .* as JSON"),
         (bomb(200_000), "cannot read .* as JSON"),
@@ -308,6 +309,29 @@ def test_formats_can_be_named_and_missing_files_are(tmp_path: Path) -> None:
         read_guidance(dump(tmp_path / "empty/x.txt", "").parent)
 
 
+def test_files_of_another_kind_than_named_are_errors(tmp_path: Path) -> None:
+    for number, case in enumerate(["coco_box", "voc", "labelme_polygon"]):
+        dump(tmp_path / f"{case}/{number}.x", EXACT[case])
+        dump(tmp_path / f"two/{number}.json", EXACT[case])
+    for path in (*tmp_path.glob("*/*.x"), tmp_path / "two", tmp_path):
+        for word in ("coco", "voc", "cvat", "labelme", "boxes"):
+            with contextlib.suppress(SightlineError):
+                read_guidance(path, word)
+    with pytest.raises(SightlineError, match=r"two holds 3 JSON or XML files, expected a file"):
+        read_guidance(tmp_path / "two", "boxes")
+    with pytest.raises(SightlineError, match=r"0\.x is {.*, expected XML"):
+        read_guidance(tmp_path / "coco_box/0.x", "voc")
+
+
+def test_a_folder_of_coco_files_is_read_as_one(tmp_path: Path) -> None:
+    dump(tmp_path / "train/a.json", EXACT["coco_box"])
+    other = of_coco(bbox=[1, 1, 2, 2])
+    other["images"][0]["file_name"] = "b.png"
+    (tmp_path / "valid").mkdir()
+    (tmp_path / "valid/a.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(other).encode())
+    assert list(read_guidance(tmp_path)) == ["a.png", "b.png"]
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Two classes of two images each in three splits, as a tree."""
@@ -336,7 +360,7 @@ def test_a_folder_is_guided_by_annotations(root: Path, caplog: pytest.LogCapture
     table(root, *names.items())
     with caplog.at_level(logging.WARNING):
         guided = Folder(str(root), size=SIZE, guidance="boxes.csv")
-    assert "1 annotated images are not in the dataset" in caplog.text
+    assert "1 annotated images are not in the dataset: x." in caplog.text
     assert guided.has_mask.tolist() == [True, False, True, False]
     np.testing.assert_array_equal(guided.read(0)[1], box())
     assert guided.on("test").has_mask.tolist() == [False, False, False, True]
@@ -355,7 +379,7 @@ def test_classes_the_dataset_lacks_are_counted(root: Path, caplog: pytest.LogCap
     table(root, ("traincat0", "cat"), ("traincat1", "cta"))
     with caplog.at_level(logging.WARNING):
         assert Folder(str(root), size=SIZE, guidance="boxes.csv").has_mask.tolist() == [True, False, False, False]
-    assert "annotations of cta are left out" in caplog.text
+    assert "annotations of cta are left out. The classes are cat, dog." in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -390,6 +414,7 @@ def test_of_several_images_the_one_whose_folders_agree_is_meant(tmp_path: Path) 
     entries = [Entry(f"{label}/0.jpg", label, "all", "", tmp_path / label / "0.jpg", None) for label in ("cat", "dog")]
     region = Boxes(((0.0, 0.0, 1.0, 1.0),))
     cat, dog = join(entries, {"images/dog/0.jpg": {"dog": region}}, "file")
+    assert join(entries, {"C:\\images\\dog\\0.jpg": {"dog": region}}, "file")[1].region == region
     assert (cat.region, dog.region) == (None, region)
     with pytest.raises(SightlineError, match=r"'0\.png' may be .*cat/0\.jpg or .*dog/0\.jpg"):
         join(entries, {"0.png": {"dog": region}}, "file")

@@ -93,7 +93,7 @@ def read_json(path: str | Path) -> Any:
         SightlineError: the file is missing or is not JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise SightlineError(f"{path} does not exist.") from error
     except (OSError, ValueError, RecursionError) as error:

@@ -34,7 +34,7 @@ def read(path: str | Path) -> Annotations:
 
 def parse(content: Content) -> Annotations:
     """Regions by image and class; an image may have several rows."""
-    ((path, rows),) = content.documents
+    path, rows = content.only()
     nodes = [Node(row, f"{path}, line {line}") for line, row in enumerate(rows, start=2)]
     found = [(node, tuple(node.number(edge) for edge in EDGES)) for node in nodes]
     shares = all(max(edges) <= 1 for _, edges in found)

@@ -21,7 +21,7 @@ from sightline.regions.runs import compress, run_lengths
 
 T = TypeVar("T")
 
-NAME = "COCO JSON (polygons, run lengths or boxes)"
+NAME = "COCO JSON (polygons, run lengths or boxes; one file or a folder of them)"
 
 
 def knows(content: Content) -> bool:
@@ -41,12 +41,16 @@ def read(path: str | Path) -> Annotations:
 
 def parse(content: Content) -> Annotations:
     """Regions by image and class; a segmentation if there is one, else the box."""
-    ((path, value),) = content.documents
-    root = Node(value, str(path))
+    files = [listed(Node(document.value, str(document.path))) for document in content.documents]
+    images = [image for images, _ in files for image in images]
+    return gather(content.path, images, [mark for _, marks in files for mark in marks])
+
+
+def listed(root: Node) -> tuple[list[Image], list[Mark]]:
+    """The images and annotations of one file, whose ids are its own."""
     images = by_id(root.nodes("images"), image)
     names = by_id(root.nodes("categories"), lambda node: node.text("name"))
-    marks = [mark(node, images, names) for node in root.nodes("annotations")]
-    return gather(path, images.values(), marks)
+    return list(images.values()), [mark(node, images, names) for node in root.nodes("annotations")]
 
 
 def by_id(nodes: list[Node], made: Callable[[Node], T]) -> dict[str, T]:

@@ -29,6 +29,16 @@ class Content:
         """What the first file holds, by which a format is recognised."""
         return self.documents[0].value if self.documents else None
 
+    def only(self) -> Document:
+        """The one file.
+
+        Raises:
+            SightlineError: there are several, or none.
+        """
+        if len(self.documents) != 1:
+            raise SightlineError(f"{self.path} holds {len(self.documents)} JSON or XML files, expected a file.")
+        return self.documents[0]
+
 
 def load(path: Path) -> Content:
     """Everything in `path`, parsed.
@@ -50,10 +60,12 @@ def parse(path: Path) -> Any:
     """A file by what it begins with: XML, JSON, or else a table.
 
     Raises:
-        SightlineError: it is damaged.
+        SightlineError: it is damaged or empty.
     """
     with path.open("rb") as file:
         start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    if not start:
+        raise SightlineError(f"{path} is empty.")
     if start == b"<":
         return parse_xml(path)
     return read_json(path) if start in (b"{", b"[") else parse_table(path)

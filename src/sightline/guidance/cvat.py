@@ -10,7 +10,7 @@ from pathlib import Path
 from sightline.errors import SightlineError, did_you_mean
 from sightline.guidance.base import Annotations, Image, Mark, Node, gather, ring, whole
 from sightline.guidance.content import Content, load
-from sightline.guidance.xml import Tag, is_tag
+from sightline.guidance.xml import Tag, is_tag, root
 from sightline.regions import Boxes, Points, Polygons, Region, Runs, Scribbles, ellipse
 from sightline.regions.shapes import turn
 
@@ -33,8 +33,7 @@ def read(path: str | Path) -> Annotations:
 
 def parse(content: Content) -> Annotations:
     """Regions by image and class; tags, which mark no place, are passed over."""
-    roots = [Tag(document.value, str(document.path)) for document in content.documents]
-    pairs = [(tag, image(tag.node())) for root in roots for tag in images(root)]
+    pairs = [(tag, image(tag.node())) for document in content.documents for tag in images(root(document))]
     marks = [
         Mark(picture, shape.node().text("label"), region(shape))
         for tag, picture in pairs
@@ -44,15 +43,15 @@ def parse(content: Content) -> Annotations:
     return gather(content.path, [picture for _, picture in pairs], marks)
 
 
-def images(root: Tag) -> list[Tag]:
+def images(tree: Tag) -> list[Tag]:
     """The images of a file.
 
     Raises:
         SightlineError: it is about a video.
     """
-    if root.all("track"):
-        raise SightlineError(f"{root.place} holds tracks of a video. Export the task as 'CVAT for images 1.1'.")
-    return root.all("image")
+    if tree.all("track"):
+        raise SightlineError(f"{tree.place} holds tracks of a video. Export the task as 'CVAT for images 1.1'.")
+    return tree.all("image")
 
 
 def image(node: Node) -> Image:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
-from pathlib import PurePath, PurePosixPath
+from pathlib import PurePath, PurePosixPath, PureWindowsPath
 
 from sightline.errors import SightlineError
 from sightline.guidance.base import Annotations
@@ -18,7 +18,8 @@ def join(entries: Sequence[Entry], found: Annotations, source: object) -> list[E
     """The entries with the regions annotated for them in place of those they had.
 
     An annotation belongs to the image whose file is called as it says or, if none is, to the one called so but for the
-    suffix; of several to the one whose folders agree furthest, counted from the file.
+    suffix; of several to the one whose folders agree furthest, counted from the file. Windows's paths are
+    read too.
 
     Where classes of the dataset are annotated, a sample of one class gets the region of its class, and one of
     several the region of each; where none is, a sample gets the union of all. What belongs to no image, or to no
@@ -36,7 +37,9 @@ def join(entries: Sequence[Entry], found: Annotations, source: object) -> list[E
         )
     regions = sort(entries, found, source)
     if strange := sorted(annotated - classes) if classes & annotated else []:
-        log.warning("%s: annotations of %s are left out: no class of the dataset is called so.", source, some(strange))
+        log.warning(
+            "%s: annotations of %s are left out. The classes are %s.", source, some(strange), some(sorted(classes))
+        )
     return [
         entry._replace(region=choose(entry, by_class, classes & annotated))
         for entry, by_class in zip(entries, regions, strict=True)
@@ -68,11 +71,11 @@ def sort(entries: Sequence[Entry], found: Annotations, source: object) -> list[d
     """
     owned: list[dict[str, Region]] = [{} for _ in entries]
     finder = Finder(entries)
-    strangers = 0
+    strangers: list[str] = []
     for name, regions in found.items():
         at = finder.find(name, source)
         if at is None:
-            strangers += bool(regions)
+            strangers += [name] * bool(regions)
         elif twice := owned[at].keys() & regions.keys():
             raise SightlineError(f"{source} annotates {min(twice)!r} in {entries[at].image} twice, also as {name!r}.")
         else:
@@ -83,7 +86,7 @@ def sort(entries: Sequence[Entry], found: Annotations, source: object) -> list[d
             f"{some([entry.image.name for entry in entries])}."
         )
     if strangers:
-        log.warning("%s: %d annotated images are not in the dataset and are left out.", source, strangers)
+        log.warning("%s: %d annotated images are not in the dataset: %s.", source, len(strangers), some(strangers))
     return owned
 
 
@@ -103,7 +106,7 @@ class Finder:
         Raises:
             SightlineError: it means several.
         """
-        path = PurePosixPath(name)
+        path = PureWindowsPath(name)
         near = self.names.get(path.name) or self.names.get(stem(path.name)) or []
         shared = [agreement(path, self.images[at]) for at in near]
         best = [at for at, folders in zip(near, shared, strict=True) if folders == max(shared)]

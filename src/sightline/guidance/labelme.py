@@ -48,9 +48,9 @@ def parse(content: Content) -> Annotations:
 
 
 def image(document: Document) -> Image:
-    """The image a file is about; its path may be Windows's."""
+    """The image a file is about."""
     root = Node(document.value, str(document.path))
-    return Image(root.text("imagePath").replace("\\", "/"), root.size("imageHeight", "imageWidth"))
+    return Image(root.text("imagePath"), root.size("imageHeight", "imageWidth"))
 
 
 def region(node: Node) -> Region:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sightline.guidance.base import Annotations, Image, Mark, Node, gather
 from sightline.guidance.content import Content, Document, load
-from sightline.guidance.xml import Tag, is_tag
+from sightline.guidance.xml import Tag, is_tag, root
 from sightline.regions import Boxes
 
 NAME = "Pascal VOC XML (boxes; one file or a folder of them)"
@@ -30,16 +30,16 @@ def read(path: str | Path) -> Annotations:
 
 def parse(content: Content) -> Annotations:
     """Regions by image and class."""
-    files = [(Tag(document.value, str(document.path)), image(document)) for document in content.documents]
-    marks = [mark(tag, picture) for root, picture in files for tag in root.all("object")]
+    files = [(root(document), image(document)) for document in content.documents]
+    marks = [mark(tag, picture) for tree, picture in files for tag in tree.all("object")]
     return gather(content.path, [picture for _, picture in files], marks)
 
 
 def image(document: Document) -> Image:
     """The image a file is about; its size may be left out, or be 0 as some tools write."""
-    root = Tag(document.value, str(document.path))
-    sizes = [Node(tag.texts(), tag.place).size("height", "width") for tag in root.all("size")]
-    return Image(root.child("filename").text(), next((size for size in sizes if all(size)), None))
+    tree = root(document)
+    sizes = [Node(tag.texts(), tag.place).size("height", "width") for tag in tree.all("size")]
+    return Image(tree.child("filename").text(), next((size for size in sizes if all(size)), None))
 
 
 def mark(tag: Tag, picture: Image) -> Mark:

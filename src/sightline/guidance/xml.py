@@ -5,7 +5,8 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from sightline.errors import SightlineError
-from sightline.guidance.base import Node
+from sightline.guidance.base import Node, shown
+from sightline.guidance.content import Document
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,17 @@ class Tag:
     def node(self) -> Node:
         """Its attributes."""
         return Node(self.element.attrib, self.place)
+
+
+def root(document: Document) -> Tag:
+    """The root of an XML file.
+
+    Raises:
+        SightlineError: the file holds something else.
+    """
+    if not isinstance(document.value, Element):
+        raise SightlineError(f"{document.path} is {shown(document.value)}, expected XML.")
+    return Tag(document.value, str(document.path))
 
 
 def is_tag(value: Any, name: str) -> bool:

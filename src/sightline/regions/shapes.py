@@ -41,7 +41,8 @@ class Boxes(Sourced):
         marked = np.zeros(size, np.bool_)
         for left, top, right, bottom in self.boxes:
             marked[between(top, bottom), between(left, right)] = True
-        return inside(marked, self.source, f"box {self.boxes}")
+        edges = ", ".join("({:g}, {:g}) to ({:g}, {:g})".format(*box) for box in self.boxes)
+        return inside(marked, self.source, f"box {edges}")
 
     def scaled(self, x: float, y: float) -> Self:
         return replace(self, boxes=tuple((a * x, b * y, c * x, d * y) for a, b, c, d in self.boxes))
