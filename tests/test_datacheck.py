@@ -165,6 +165,7 @@ def test_every_bad_file_is_named_with_its_reason(root: Path) -> None:
     assert of["bad_masks"].ids == ("train/1", "train/2", "train/3")
     for reason in ("40 x 40", "empty", "cannot be read"):
         assert reason in of["bad_masks"].detail
+    assert of["bad_masks"].detail.count("\n") == 2
     assert {finding.level for finding in of.values()} == {"error"}
 
 
@@ -189,6 +190,7 @@ def test_odd_files_are_found(root: Path, key: str, spoil: Callable[[Image.Image,
     spoil(Image.fromarray(blobs(1)), root / "images/cat/1.png")
     found = {finding.key: list(finding.ids) for finding in check_folder(root).findings}
     assert found[key] == ["train/1"]
+    assert "odd_more_than_8_bits" not in found
 
 
 def test_cmyk_and_turned_photographs_are_found(root: Path) -> None:

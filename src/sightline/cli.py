@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 from sightline import __version__, words
@@ -175,7 +176,7 @@ def check(args: argparse.Namespace) -> int:
     checked = datacheck.check(samples, args.max_images, args.seed)
     page = datacheck.write(checked, args.out or Path("runs/check") / samples.name)
     for finding in checked.findings:
-        print(f"{finding.level}: {finding.title}\n    {finding.detail}\n    -> {finding.todo}")
+        print(f"{finding.level}: {finding.title}", indent(f"{finding.detail}\n-> {finding.todo}", "    "), sep="\n")
     print(f"{'' if checked.findings else 'nothing found. '}checked {len(checked.rows):,} images: {page}")
     return int(args.strict and any(finding.level == "error" for finding in checked.findings))
 

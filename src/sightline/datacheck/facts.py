@@ -25,6 +25,8 @@ NARROW = 3.0
 """Longer side by shorter side, from which squaring an image distorts it badly."""
 BLANK = 2.0
 """Standard deviation of the grey values (0..255) below which an image shows nothing."""
+DEEPER = "more than 8 bits"
+"""What is said of an image that training refuses for it."""
 SMALL, FULL = 0.001, 0.98
 """Shares of the image that a mask rarely covers: less than this, more than that."""
 
@@ -132,7 +134,7 @@ def shown(picture: Image.Image) -> Image.Image:
 def _odd_mode(mode: str, picture: Image.Image) -> list[str]:
     names = {"P": "palette", "CMYK": "CMYK", "YCbCr": "YCbCr", "LAB": "LAB", "HSV": "HSV", "1": "black and white"}
     alpha = mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in picture.info
-    deep = ["more than 8 bits"] if mode in DEEP else []
+    deep = [DEEPER] if mode in DEEP else []
     return deep + ([names[mode]] if mode in names else []) + (["alpha"] if alpha else [])
 
 

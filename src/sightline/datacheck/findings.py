@@ -7,7 +7,7 @@ from typing import Literal
 
 from sightline.datacheck.copies import Copies
 from sightline.datacheck.counts import Table
-from sightline.datacheck.facts import FULL, SMALL, Facts
+from sightline.datacheck.facts import DEEPER, FULL, SMALL, Facts
 from sightline.datacheck.probes import Probe
 from sightline.datacheck.samples import Sample
 from sightline.stats import holm
@@ -65,7 +65,7 @@ def files(samples: Sequence[Sample], facts: Sequence[Facts]) -> Iterator[Finding
             "error", "bad_masks", f"{plural(len(bad), 'mask')} cannot be used", _reasons(bad),
             "Draw them again at their image's size, or delete those nobody drew.", _ids(s for s, _ in bad),
         )  # fmt: skip
-    deep = [s for s, f in zip(samples, facts, strict=True) if "more than 8 bits" in f.odd]
+    deep = [s for s, f in zip(samples, facts, strict=True) if DEEPER in f.odd]
     if deep:
         yield Finding(
             "error", "deep_images", f"{plural(len(deep), 'image')} of more than 8 bits per channel",
@@ -102,7 +102,7 @@ def oddities(
                 f"{plural(len(ids), 'image')}; {strength}. A network can see it, and guess from it.",
                 "Bring all images into one form before training, and find out why they differ.", ids,
             )  # fmt: skip
-        elif len(ids) < len(facts) / 2:
+        elif len(ids) < len(facts) / 2 and kind != DEEPER:
             yield Finding(
                 "note", f"odd_{_slug(kind)}", f"{plural(len(ids), 'image')}: {kind}", f"{_some(ids)}.",
                 "Nothing, if that is meant.", ids,
@@ -274,8 +274,8 @@ def _shared(samples: Sequence[Sample]) -> list[str]:
 
 
 def _reasons(bad: Sequence[tuple[Sample, str]]) -> str:
-    more = f" And {len(bad) - 3:,} more." if len(bad) > 3 else ""
-    return " ".join(f"{sample.id}: {reason}" for sample, reason in bad[:3]) + more
+    more = [f"And {len(bad) - 3:,} more."] if len(bad) > 3 else []
+    return "\n".join([f"{sample.id}: {reason}" for sample, reason in bad[:3]] + more)
 
 
 def _pairs(pairs: Sequence[tuple[Sample, Sample]]) -> str:
