@@ -240,6 +240,7 @@ def without(value: dict[str, object], *path: str | int) -> dict[str, object]:
         (of_coco(segmentation=[1, 2, 3, 4, 5, 6]), r"segmentation: expected a list of polygons"),
         (of_coco(segmentation={"size": [20, 30], "counts": [1.5]}), r"counts: expected a whole number"),
         (of_coco(segmentation={"size": [20, 30], "counts": 5}), r"counts: expected a list, not 5"),
+        (of_coco(segmentation={"size": [20, 30.5], "counts": [0, 600]}), r"size: expected a whole number .*, not 30.5"),
         (of_coco() | {"images": {}}, "images: expected a list, not {}"),
         (of_coco(bbox=[1, 1, 2, 2]) | {"images": [{"id": 7, "file_name": "a.png"}] * 2}, "the id 7 occurs twice"),
         (
@@ -283,6 +284,7 @@ def test_bad_files_are_named_with_the_place(tmp_path: Path, value: object, messa
         (of_coco(segmentation=[[40, 0, 50, 0, 50, 9]]), r"annotations\[0\]: polygon lies outside its image of 30 x 20"),
         (of_coco(segmentation={"size": [20, 30], "counts": [1, 2]}), r"annotations\[0\]: run lengths add up to 3"),
         (of_coco(segmentation={"size": [9999, 10001], "counts": [0, 9999 * 10001]}), "10001 x 9999 pixels do not fit"),
+        (of_coco(segmentation={"size": [20, 30], "counts": [0, 10**30]}), r"annotations\[0\]: run lengths are damaged"),
         (of_cvat('<mask label="cat" rle="0,4" left="29" top="0" width="2" height="2"/>'), r"mask\[0\]: .* do not fit"),
         (of_studio("brushlabels", format="rle", rle=[0] * 8), "the brush does not hold"),
     ],
@@ -330,6 +332,16 @@ def test_a_folder_of_coco_files_is_read_as_one(tmp_path: Path) -> None:
     (tmp_path / "valid").mkdir()
     (tmp_path / "valid/a.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(other).encode())
     assert list(read_guidance(tmp_path)) == ["a.png", "b.png"]
+
+
+def test_hidden_files_and_folders_called_like_files_are_passed_over(tmp_path: Path) -> None:
+    dump(tmp_path / "voc/a.xml", EXACT["voc"])
+    (tmp_path / "voc/._a.xml").write_bytes(b"\0\5\x16\7\0")
+    (tmp_path / "voc/b.xml").mkdir()
+    assert list(read_guidance(tmp_path / "voc")) == ["a.png"]
+    save(tmp_path / "masks/cat/a.png", np.full(SIZE, 255, np.uint8))
+    (tmp_path / "masks/cat/._a.png").write_bytes(b"\0\5\x16\7\0")
+    assert list(read_guidance(tmp_path / "masks")) == ["cat/a"]
 
 
 @pytest.fixture

@@ -80,6 +80,15 @@ def list_entries(folder: Path) -> list[Entry]:
     return from_tree(folder)
 
 
+def below(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """Files of these suffixes in `folder` and the folders in it by path, hidden ones left out."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+    )
+
+
 def mask_path(folder: Path, image: Path) -> Path:
     """Where the mask of an image in `folder` lies, if it has one."""
     inner = image.relative_to(folder)
@@ -92,7 +101,7 @@ def from_tree(folder: Path) -> list[Entry]:
     """Samples of `<split>/<class>/<file>` or of `<class>/<file>`; masks of no image are counted in a warning."""
     inner = [path for path in subfolders(folder) if path.name not in BESIDE]
     flat = any(image_files(path) for path in inner)
-    masks = {path for path in (folder / "masks").rglob("*") if path.suffix.lower() in SUFFIXES}
+    masks = set(below(folder / "masks", SUFFIXES))
     splits = {"all": inner} if flat else {SPELLINGS.get(path.name, path.name): subfolders(path) for path in inner}
     entries = [
         Entry(f"{label.name}/{image.name}", label.name, split, "", image, beside(folder, image, masks))
@@ -153,11 +162,15 @@ def read_rows(table: Path) -> list[dict[str, str]]:
     return rows
 
 
-def read_table(table: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a table that has at least these columns."""
+def read_table(table: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
+    """The rows of a comma-separated file that has at least these columns.
+
+    Raises:
+        SightlineError: it cannot be read, is no such text, or lacks a column.
+    """
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, strict=True)  # else a quote that nobody closes swallows the lines behind it
             rows, found = list(reader), list(reader.fieldnames or [])
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SightlineError(f"cannot read {table}: {error}. It should be comma-separated text in UTF-8.") from error

@@ -104,11 +104,11 @@ def region(node: Node) -> Region:
 
 def runs(node: Node, source: str) -> Runs:
     """Run lengths."""
-    height, width = node.numbers("size", 2)
+    height, width = (whole(side, f"{node.place}, size") for side in node.numbers("size", 2))
     counts = node.get("counts")
     if not isinstance(counts, str):
         counts = tuple(whole(value, f"{node.place}, counts") for value in node.items("counts"))
-    return Runs(counts, (int(height), int(width)), source=source)
+    return Runs(counts, (height, width), source=source)
 
 
 class Masked(NamedTuple):

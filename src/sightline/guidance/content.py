@@ -1,6 +1,5 @@
 """What is in a file or folder of annotations, before it is known in which format."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -9,6 +8,7 @@ from xml.parsers import expat
 
 from sightline.errors import SightlineError
 from sightline.files import read_json
+from sightline.listing import below, read_table
 
 
 class Document(NamedTuple):
@@ -53,22 +53,25 @@ def load(path: Path) -> Content:
 
 def inner(folder: Path) -> list[Path]:
     """The XML files in a folder, or the JSON files if there are none."""
-    return sorted(folder.rglob("*.xml")) or sorted(folder.rglob("*.json"))
+    return below(folder, (".xml",)) or below(folder, (".json",))
 
 
 def parse(path: Path) -> Any:
     """A file by what it begins with: XML, JSON, or else a table.
 
     Raises:
-        SightlineError: it is damaged or empty.
+        SightlineError: it is damaged or empty, or may not be read.
     """
-    with path.open("rb") as file:
-        start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    try:
+        with path.open("rb") as file:
+            start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    except OSError as error:
+        raise SightlineError(f"cannot read {path}: {error.strerror or error}.") from error
     if not start:
         raise SightlineError(f"{path} is empty.")
     if start == b"<":
         return parse_xml(path)
-    return read_json(path) if start in (b"{", b"[") else parse_table(path)
+    return read_json(path) if start in (b"{", b"[") else read_table(path)
 
 
 def parse_xml(path: Path) -> Element:
@@ -90,16 +93,3 @@ def parse_xml(path: Path) -> Element:
     except expat.ExpatError as error:
         raise SightlineError(f"cannot read {path} as XML: {error}.") from error
     return builder.close()
-
-
-def parse_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a comma-separated file.
-
-    Raises:
-        SightlineError: it is no text.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return list(csv.DictReader(file, strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise SightlineError(f"cannot read {path}: {error}. Expected JSON, XML or comma-separated text.") from error

@@ -6,14 +6,14 @@ in the folder it lies; values of the class "ignore" are no evidence, 0 is backgr
 """
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from sightline.errors import SightlineError
 from sightline.guidance.base import Annotations, Image, Mark, Node, gather, whole
-from sightline.guidance.content import Content, load, parse_table
+from sightline.guidance.content import Content, load
+from sightline.listing import below, read_table
 from sightline.pictures import SUFFIXES, open_image
 from sightline.regions import MaskFile
 from sightline.regions.maskfile import shown
@@ -26,7 +26,7 @@ IGNORE = "ignore"
 
 def knows(content: Content) -> bool:
     """Whether it is a folder with images."""
-    return content.path.is_dir() and not content.documents and any(files(content.path))
+    return content.path.is_dir() and not content.documents and bool(below(content.path, SUFFIXES))
 
 
 def read(path: str | Path) -> Annotations:
@@ -41,7 +41,7 @@ def read(path: str | Path) -> Annotations:
 def parse(content: Content) -> Annotations:
     """Regions by image and class."""
     folder = content.path
-    named = [(file, file.relative_to(folder).with_suffix("").as_posix()) for file in files(folder)]
+    named = [(file, file.relative_to(folder).with_suffix("").as_posix()) for file in below(folder, SUFFIXES)]
     twice = [name for name, count in Counter(name for _, name in named).items() if count > 1]
     if twice:
         raise SightlineError(f"{folder} holds two masks called {twice[0]}, of different suffixes. Remove one.")
@@ -79,15 +79,10 @@ def meanings(table: Path) -> dict[int, str]:
         SightlineError: a value is listed twice.
     """
     found: dict[int, str] = {}
-    for line, row in enumerate(parse_table(table), start=2):
+    for line, row in enumerate(read_table(table), start=2):
         node = Node(row, f"{table}, line {line}")
         value = whole(node.get("value"), f"{node.place}, value")
         if value in found:
             raise SightlineError(f"{node.place}: the value {value} is listed twice.")
         found[value] = node.text("class")
     return found
-
-
-def files(folder: Path) -> Iterator[Path]:
-    """Images in a folder and those below."""
-    return (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES)

@@ -57,12 +57,11 @@ class Runs(Sourced):
         return flat.reshape(self.size) if self.order == "rows" else flat.reshape(self.size[::-1]).T
 
     def _numbers(self) -> Counts:
-        if not isinstance(self.counts, str):
-            return np.array(self.counts, np.int64)
         try:
-            return decompress(self.counts)
-        except ValueError as error:
-            raise SightlineError(f"{self.source}: compressed run lengths are damaged ({error}).") from error
+            return decompress(self.counts) if isinstance(self.counts, str) else np.array(self.counts, np.int64)
+        except (ValueError, OverflowError) as error:
+            kind = "compressed run lengths" if isinstance(self.counts, str) else "run lengths"
+            raise SightlineError(f"{self.source}: {kind} are damaged ({error}).") from error
 
 
 @dataclass(frozen=True)
