@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from io import BytesIO
@@ -278,6 +279,23 @@ def test_masks_are_exported_as_coco(client: TestClient, folder: Path, tmp_path: 
         np.testing.assert_array_equal(read.read(index)[1], drawn.read(index)[1])
 
 
+def test_exports_at_once_do_not_write_over_each_other(project: Project, tmp_path: Path) -> None:
+    path, masked, writing = tmp_path / "pets.json", project._masked, set[int]()
+
+    def slowly(index: int) -> Any:
+        writing.add(threading.get_ident())
+        assert len(writing) == 1
+        time.sleep(0.01)
+        if index == len(project) - 1:
+            writing.clear()
+        return masked(index)
+
+    project._masked = slowly
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(project.export, [path] * 4))
+    assert len(json.loads(path.read_text())["images"]) == 4
+
+
 def test_a_mask_changed_by_another_program_is_kept(client: TestClient, folder: Path) -> None:
     post(client, 2, boxed("1", 30, 30, 35, 35))
     outside = box(0, 0, 3, 3) * np.uint8(255)
@@ -405,6 +423,17 @@ def explained(
         **{f"map/{name}/GradCAM": map[None] for name, map in zip(names, maps, strict=True)},
     )  # fmt: skip
     return folder / "maps.npz"
+
+
+def test_damaged_maps_are_named(project: Project, tmp_path: Path) -> None:
+    path = explained(tmp_path, project, [np.random.default_rng(0).random((40, 60))], [[1, 0]])
+    content = bytearray(path.read_bytes())
+    at = content.index(b"map/image0/GradCAM.npy")
+    content[at + 100 : at + 2000] = bytes(1900)
+    path.write_bytes(content)
+    answers = Answers(path)
+    with pytest.raises(SightlineError, match=r"maps\.npz holds no maps"):
+        Insight(project, [answers], "mass")
 
 
 def corner(row: int, column: int, value: float = 1.0) -> np.ndarray:

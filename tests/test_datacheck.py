@@ -317,6 +317,14 @@ def test_a_recipe_or_a_name_says_what_to_check(root: Path) -> None:
     assert cli.main(["data", "check", "Habitats:size=24", "--max-images", "60", "--out", "habitats"]) == 0
 
 
+def test_volumes_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "scans/images/cat").mkdir(parents=True)
+    np.save(tmp_path / "scans/images/cat/a.npy", np.zeros((8, 8, 8), np.uint8))
+    (tmp_path / "scans/splits.csv").write_text("id,class,split\na,cat,train\n")
+    assert cli.main(["data", "check", f"Volumes:root={tmp_path / 'scans'},size=8"]) == 1
+    assert "scans holds volumes or views (8, 8, 8), and only images (H, W) are checked" in capsys.readouterr().err
+
+
 def test_a_folder_of_rubbish_is_refused_or_checked_but_never_crashes(tmp_path: Path) -> None:
     (tmp_path / "rubbish/a").mkdir(parents=True)
     assert cli.main(["data", "check", "rubbish"]) == 1

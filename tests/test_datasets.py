@@ -271,6 +271,13 @@ def test_imagenet_takes_its_other_layouts(tmp_path: Path, kaggle: bool) -> None:
     assert test.has_mask.all()
 
 
+def test_a_damaged_solution_of_imagenet_is_named(tmp_path: Path) -> None:
+    arguments = TREES["ImageNet"].build(tmp_path)
+    write(tmp_path / "LOC_val_solution.csv", 'ImageId,PredictionString\nILSVRC2012_val_00000001,"n01443537 1 1\n')
+    with pytest.raises(SightlineError, match=r"cannot read .*LOC_val_solution\.csv"):
+        build("ImageNet", arguments)
+
+
 def test_imagenet_is_listed_without_opening_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = TREES["ImageNet"].build(tmp_path)
     monkeypatch.setattr(Image, "open", lambda *_: pytest.fail("an image was opened"))
@@ -413,6 +420,11 @@ def test_files_of_another_form_are_reported_as_such(tmp_path: Path) -> None:
     savemat(tmp_path / "devkit/cars_train_annos.mat", {"annotations": rows})
     with pytest.raises(SightlineError, match=r"does not hold Stanford Cars as it is published.*bbox_x1"):
         build("Cars", arguments)
+    pets = TREES["Pets"].build(tmp_path / "pets")
+    trainval = tmp_path / "pets/annotations/trainval.txt"
+    trainval.write_text(trainval.read_text().replace("Abyssinian_0 1 1 1", "Abyssinian_0 one 1 1"))
+    with pytest.raises(SightlineError, match=r"does not hold Oxford-IIIT Pets as it is published.*'one'"):
+        build("Pets", pets)
 
 
 def test_real_cifar10(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -248,6 +248,18 @@ def test_truncated_images_are_refused_even_where_pillow_was_told_to_fill_them(
     assert ImageFile.LOAD_TRUNCATED_IMAGES
 
 
+def test_pillows_limits_are_given_back_when_the_last_reader_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    first, second = module.strictly(), module.strictly()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS) == (False, None)
+    second.__exit__(None, None, None)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES
+    assert Image.MAX_IMAGE_PIXELS
+
+
 def test_without_verification_a_bad_file_is_found_when_it_is_read(root: Path) -> None:
     truncate(root / "images/dog/dog1.png")
     lazy = Folder(str(root), size=8, verify=False)

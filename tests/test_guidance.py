@@ -460,6 +460,15 @@ def test_trees_have_masks_beside_them(root: Path, caplog: pytest.LogCaptureFixtu
     np.testing.assert_array_equal(train.read(3)[1], ~box())
 
 
+def test_a_mask_that_may_be_of_either_of_two_images_is_refused(root: Path) -> None:
+    save(root / "train/cat/traincat0.bmp", np.zeros((*SIZE, 3), np.uint8))
+    save(root / "masks/train/cat/traincat0.png", box())
+    with pytest.raises(SightlineError, match=r"of traincat0\.bmp or of traincat0\.png\. Call it traincat0\.bmp\.png"):
+        Folder(str(root), size=SIZE)
+    (root / "masks/train/cat/traincat0.png").rename(root / "masks/train/cat/traincat0.png.png")
+    assert Folder(str(root), size=SIZE).has_mask.tolist() == [False, True, False, False, False]
+
+
 def test_flat_trees_have_masks_beside_them(root: Path) -> None:
     save(root / "train/masks/cat/traincat1.png", box())
     flat = Folder(str(root / "train"), "all", size=SIZE)

@@ -206,6 +206,7 @@ def test_models_of_other_domains_meet_the_same_images(data: Folder) -> None:
         (lambda data: Domains(data, train=[]), "leaves no image of data in 'train'"),
         (lambda data: Domains(Folder(data.root, size=8, mask_fraction=0.5), train=["barn"]), "not to the data in it"),
         (lambda data: Fold(Folder(data.root, size=8, label_fraction=0.5), folds=3), "not to the data in it"),
+        (lambda data: Fold(Fraction(Folder(data.root, size=8, mask_fraction=0.5)), folds=3), "not to the data in it"),
     ],
 )
 def test_mistakes_are_named(data: Folder, make, message: str) -> None:

@@ -292,7 +292,13 @@ def test_other_bad_input_is_named(root):
     refused(root, "b0.npy", "(2, 3)")
     np.save(root / "images/none/b0.npy", np.full((2, 3, 4), 1j))
     refused(root, "b0.npy", "real numbers")
+    np.savez_compressed(root / "images/none/b0.npz", np.arange(1000.0).reshape(10, 10, 10))
     (root / "images/none/b0.npy").unlink()
+    damaged = bytearray((root / "images/none/b0.npz").read_bytes())
+    damaged[100:400] = bytes(300)
+    (root / "images/none/b0.npz").write_bytes(damaged)
+    refused(root, "cannot read", "b0.npz", "as one array")
+    (root / "images/none/b0.npz").unlink()
     refused(root, "images/none/b0", "there neither as a folder")
 
 

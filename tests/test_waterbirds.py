@@ -45,6 +45,14 @@ def test_the_published_table_is_read(tmp_path: Path) -> None:
     assert not Waterbirds(data.root, size=8).has_mask.any()
 
 
+def test_a_damaged_table_is_named(tmp_path: Path) -> None:
+    arguments = TREES["Waterbirds"].build(tmp_path)
+    with (tmp_path / "metadata.csv").open("a") as file:
+        file.write('13,"never closed\n')
+    with pytest.raises(SightlineError, match=r"cannot read .*metadata\.csv: unexpected end of data"):
+        Waterbirds(**arguments, size=8)
+
+
 @pytest.mark.parametrize(("before", "after"), [("bird_0000.jpg,1,0", "bird_0000.jpg,2,0"), ("y,split", "y,spilt")])
 def test_a_bad_table_is_named(tmp_path: Path, before: str, after: str) -> None:
     arguments = TREES["Waterbirds"].build(tmp_path)

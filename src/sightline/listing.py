@@ -39,6 +39,13 @@ def words(label: str | tuple[str, ...]) -> tuple[str, ...]:
     return (label,) if isinstance(label, str) else label
 
 
+def regions(entry: Entry) -> Mapping[str, Region]:
+    """Its regions by class; of a single-label dataset the one there is, under an empty name."""
+    if entry.region is None:
+        return {}
+    return entry.region if isinstance(entry.region, Mapping) else {"": entry.region}
+
+
 def refuse_strangers(entries: Iterable[Entry], classes: Sequence[str]) -> None:
     """Refuse entries of a class that is none of `classes`."""
     known = set(classes)
@@ -114,6 +121,7 @@ def from_tree(folder: Path) -> list[Entry]:
             f"{folder} holds no images. Lay them out as images/<class>/<id>.jpg with a splits.csv, "
             "as <split>/<class>/<file>, or as <class>/<file>."
         )
+    refuse_shared(entries)
     warn_of_rest(folder, "masks", len(masks) - sum(entry.region is not None for entry in entries))
     return entries
 
@@ -125,6 +133,18 @@ def beside(folder: Path, image: Path, masks: set[Path]) -> MaskFile | None:
     return next((MaskFile(place) for place in places if place in masks), None)
 
 
+def refuse_shared(entries: Iterable[Entry]) -> None:
+    """Refuse a mask that may be either of two images': x.png is of x.jpg, and of x.tif in the same folder."""
+    owners: dict[Region, Entry] = {}
+    for entry in entries:
+        if isinstance(entry.region, MaskFile) and (owner := owners.setdefault(entry.region, entry)) is not entry:
+            names = owner.image.name, entry.image.name
+            raise SightlineError(
+                f"{entry.region.path} may be the mask of {names[0]} or of {names[1]}. Call it {names[0]}.png or "
+                f"{names[1]}.png."
+            )
+
+
 def from_table(folder: Path) -> list[Entry]:
     """Samples of `splits.csv`, in its order; files it does not list are counted in a warning."""
     table = folder / "splits.csv"
@@ -133,19 +153,17 @@ def from_table(folder: Path) -> list[Entry]:
     masks = set((folder / "masks").glob("*/*.png"))
     refuse_unknown_classes(table, rows, tuple(images))
     files = find_images(table, rows, images)
-    entries = [entry(folder, row, image, masks) for row, image in zip(rows, files, strict=True)]
+    drawn = {(path.parent.name, path.stem): MaskFile(path) for path in masks}
+    entries = [entry(row, image, drawn.get((row["class"], row["id"]))) for row, image in zip(rows, files, strict=True)]
     warn_of_rest(table, "images", sum(map(len, images.values())) - len(entries))
     warn_of_rest(table, "masks", len(masks) - sum(entry.region is not None for entry in entries))
     return name_apart(entries)
 
 
-def entry(folder: Path, row: dict[str, str], image: Path, masks: set[Path]) -> Entry:
+def entry(row: dict[str, str], image: Path, region: Region | None) -> Entry:
     """The sample a row of `splits.csv` describes."""
-    mask = folder / "masks" / row["class"] / f"{row['id']}.png"
     split = SPELLINGS.get(row["split"], row["split"])
-    return Entry(
-        row["id"], row["class"], split, row.get("group") or "", image, MaskFile(mask) if mask in masks else None
-    )
+    return Entry(row["id"], row["class"], split, row.get("group") or "", image, region)
 
 
 def name_apart(entries: list[Entry]) -> list[Entry]:
@@ -229,6 +247,6 @@ def warn_of_rest(table: Path, what: str, count: int) -> None:
         log.warning("%s: %d %s in the folder belong to no line and are left out.", table, count, what)
 
 
-def some(names: list[str]) -> str:
+def some(names: Sequence[str], most: int = 3) -> str:
     """The first few names."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")

@@ -1,5 +1,6 @@
 """Image files: what is read of them, and what is refused."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -23,6 +24,10 @@ SIDEWAYS = (5, 6, 7, 8)
 
 LARGEST = 100_000_000
 """Pixels of the largest image that is decoded: a file of some KiB can claim more than memory holds."""
+
+
+_before: list[tuple[bool, int | None]] = []
+_lock = threading.Lock()
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -103,14 +108,18 @@ def reading(path: Path) -> Iterator[None]:
 def strictly() -> Iterator[None]:
     """Have Pillow raise on a truncated file even if other code told it to fill the rest with grey.
 
-    Its own limit on pixels gives way to `LARGEST`.
+    Its own limit on pixels gives way to `LARGEST`. Of several threads the last one out gives back what the first found.
     """
-    before = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
-    ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, None
+    with _lock:
+        _before.append((ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS))
+        ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, None
     try:
         yield
     finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = before
+        with _lock:
+            before = _before.pop()
+            if not _before:
+                ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = before
 
 
 def shrink(mask: Flags, size: tuple[int, int]) -> Pixels:

@@ -7,6 +7,7 @@ in DICOM. What a file says of the patient is never written to another.
 
 import gzip
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -256,7 +257,7 @@ def read_array(path: Path) -> Array:
         with loaded as arrays:
             (only,) = arrays.values()
             return np.asarray(only)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise SightlineError(f"cannot read {path} as one array: {error}. Save it with numpy.save.") from error
 
 

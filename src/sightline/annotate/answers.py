@@ -1,7 +1,9 @@
 """What models said of the images: maps to show and scores to rank by, from the files `sightline explain` writes."""
 
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,31 +27,42 @@ class Answers:
     """
 
     def __init__(self, path: Path) -> None:
-        try:
+        self.path = path
+        with self._reading():
             self._file = np.load(path, allow_pickle=False)
             self._explainers = [str(name) for name in self._file["explainer"]]
             self._ids = [str(name) for name in self._file["id"]]
             self._probability: Array = self._file["probability"]
             self._rows = {Path(str(name)).resolve(): row for row, name in enumerate(self._file["path"])}
-        except (OSError, ValueError, IndexError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
-            raise SightlineError(
-                f"{path} holds no maps ({error}). Give a maps.npz that `sightline explain` wrote."
-            ) from error
 
     def tells(self, image: Path) -> bool:
         """Whether the model was asked about an image."""
         return image.resolve() in self._rows
 
     def maps(self, image: Path) -> list[Array]:
-        """The raw map (h, w) of each explainer for the first class explained, summed over channels if it has any."""
+        """The raw map (h, w) of each explainer for the first class explained, summed over channels if it has any.
+
+        Raises:
+            SightlineError: it cannot be read.
+        """
         row = self._rows.get(image.resolve())
-        found = [] if row is None else [self._file[f"map/{self._ids[row]}/{name}"][0] for name in self._explainers]
+        with self._reading():
+            found = [] if row is None else [self._file[f"map/{self._ids[row]}/{name}"][0] for name in self._explainers]
         return [map.sum(0) if map.ndim == 3 else map for map in found]
 
     def probabilities(self, image: Path) -> list[Array]:
         """What the model says of an image, (classes,); nothing of one it was not asked about."""
         row = self._rows.get(image.resolve())
         return [] if row is None else [self._probability[row]]
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, LookupError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise SightlineError(
+                f"{self.path} holds no maps ({error}). Give a maps.npz that `sightline explain` wrote."
+            ) from error
 
 
 class Insight:

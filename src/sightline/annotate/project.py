@@ -17,7 +17,7 @@ from sightline.annotate.operations import Operation
 from sightline.errors import SightlineError
 from sightline.files import relative, sweep, write_text
 from sightline.guidance import coco
-from sightline.listing import Entry, list_entries, mask_path
+from sightline.listing import Entry, list_entries, mask_path, words
 from sightline.pictures import size_of
 from sightline.regions import MaskFile
 
@@ -50,7 +50,7 @@ class Project:
         self.notes = Notes(folder / NOTEBOOK / "verdicts.csv", self.keys)
         self._canvases: OrderedDict[int, Canvas] = OrderedDict()
         self._locks: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
-        self._shared = threading.Lock()
+        self._shared, self._exporting = threading.Lock(), threading.Lock()
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -116,7 +116,8 @@ class Project:
         Raises:
             SightlineError: a mask cannot be read, or the file cannot be written.
         """
-        coco.write(path, map(self._masked, range(len(self))))
+        with self._exporting:
+            coco.write(path, map(self._masked, range(len(self))))
 
     def _masked(self, index: int) -> coco.Masked:
         size = self.sizes[index]
@@ -141,7 +142,7 @@ class Project:
 
 def label(entry: Entry) -> str:
     """The classes of an image, as one line."""
-    return entry.label if isinstance(entry.label, str) else ", ".join(entry.label)
+    return ", ".join(words(entry.label))
 
 
 def modified(path: Path) -> int:

@@ -1,6 +1,7 @@
 """Datasets that are read as their authors publish them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -42,7 +43,8 @@ class Archive(Filed):
     ) -> None:
         self.root = root
         folder = find_root(root)
-        entries = self._list(folder)
+        with self._as_published(folder):
+            entries, classes = self.listed(folder), self.named(folder)
         found = {entry.split for entry in entries}
         super().__init__(
             entries,
@@ -53,14 +55,15 @@ class Archive(Filed):
             label_fraction,
             seed,
             verify,
-            classes=self.named(folder),
+            classes=classes,
             splits=[name for name in SPLITS if name in found],
         )
 
     def listed(self, folder: Path) -> list[Entry]:
         """Every sample of every split, before a pixel is read.
 
-        A `LookupError`, `TypeError` or `ValueError` it raises is reported as files that are not as they are published.
+        A `LookupError`, `TypeError` or `ValueError` raised here or in `named` is reported as files that are not as they
+        are published.
         """
         raise NotImplementedError
 
@@ -72,9 +75,10 @@ class Archive(Filed):
         """Classes in the published order of their numbers; None for the alphabetical order."""
         return None
 
-    def _list(self, folder: Path) -> list[Entry]:
+    @contextmanager
+    def _as_published(self, folder: Path) -> Iterator[None]:
         try:
-            return self.listed(folder)
+            yield
         except SightlineError:
             raise
         except (LookupError, TypeError, ValueError) as error:

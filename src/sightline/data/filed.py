@@ -10,9 +10,8 @@ from tqdm import tqdm
 
 from sightline.data.base import Size, Source, pair
 from sightline.errors import SightlineError
-from sightline.listing import Entry, refuse_strangers, words
+from sightline.listing import Entry, refuse_strangers, regions, words
 from sightline.pictures import Pixels, open_picture, resized, shrink
-from sightline.regions import Region
 
 MEMORY = 1.5e9
 """Bytes of decoded images and masks that are kept; of a larger dataset every sample is read when it is needed."""
@@ -139,13 +138,6 @@ class Filed(Listed):
             return drawn[""]
         nowhere = np.zeros(self.size, np.uint8)
         return np.stack([drawn.get(name, nowhere) for name in self.classes])
-
-
-def regions(entry: Entry) -> Mapping[str, Region]:
-    """Its regions by class; of a single-label dataset the one there is, under an empty name."""
-    if entry.region is None:
-        return {}
-    return entry.region if isinstance(entry.region, Mapping) else {"": entry.region}
 
 
 def grey_or_colour(channels: int) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from sightline.data.archive import Archive
 from sightline.data.base import Size, fraction
 from sightline.errors import SightlineError, did_you_mean
-from sightline.listing import Entry, read_table
+from sightline.listing import SPELLINGS, Entry, read_table
 from sightline.pictures import image_files
 from sightline.published import hold_out, required
 from sightline.regions import MaskFile
@@ -99,7 +99,7 @@ def reduced(folder: Path) -> Iterator[Found]:
     images = {image.stem: image for image in image_files(folder / "images")}
     for row in read_table(folder / "splits.csv", ("id", "split")):
         image = images.get(row["id"]) or required(folder / "images" / f"{row['id']}.jpg", "a copy with its splits.csv")
-        yield image, row["split"], partial(png, folder / "masks", image.stem)
+        yield image, SPELLINGS.get(row["split"], row["split"]), partial(png, folder / "masks", image.stem)
 
 
 def tif(folder: Path, name: str, kind: str) -> Path:

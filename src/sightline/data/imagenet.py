@@ -1,6 +1,5 @@
 """ImageNet, as ILSVRC 2012 published it."""
 
-import csv
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from sightline.data.archive import Archive
 from sightline.data.base import Size, fraction
 from sightline.errors import SightlineError
-from sightline.listing import Entry
+from sightline.listing import Entry, read_table
 from sightline.pictures import Flags, image_files, subfolders
 from sightline.published import boxes_in, hold_out, matlab, narrow, records, required, table
 from sightline.regions import Size as Shape
@@ -84,8 +83,8 @@ class ImageNet(Archive):
         """Classes by the names of the validation images."""
         for solution in (folder / SOLUTION, folder.parent / SOLUTION):
             if solution.exists():
-                with solution.open(newline="", encoding="utf-8") as file:
-                    return {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
+                rows = read_table(solution, ("ImageId", "PredictionString"))
+                return {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
         home = f"{SOLUTION}, or the devkit of https://image-net.org"
         synsets = records(matlab(folder / DEVKIT / "meta.mat", home, "synsets"))
         wordnet = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}

@@ -89,13 +89,13 @@ class Pooled(Subset):
     A subclass says in `select` which samples a split has.
 
     Raises:
-        SightlineError: the other dataset hides masks or labels, which may be ones to be tested on.
+        SightlineError: the other dataset, or one in it, hides masks or labels, which may be ones to be tested on.
     """
 
     def __init__(
         self, data: Source, split: str, mask_fraction: float = 1.0, label_fraction: float = 1.0, seed: int = 0
     ) -> None:
-        if min(data.mask_fraction, data.label_fraction) < 1:
+        if hides(data):
             raise SightlineError(
                 f"data: {type(self).__name__} splits {data.name} anew. Give mask_fraction and label_fraction to "
                 f"{type(self).__name__}, not to the data in it."
@@ -125,6 +125,12 @@ class Pooled(Subset):
     def _ambiguous(self) -> bool:
         pool = self.pool()
         return len(set().union(*(part.ids for part in pool))) < sum(map(len, pool))
+
+
+def hides(data: Source) -> bool:
+    """Whether a dataset, or one it is made of, hides masks or labels of its training split."""
+    inner = isinstance(data, Subset) and hides(data.data)
+    return inner or min(data.mask_fraction, data.label_fraction) < 1
 
 
 def single(data: Source) -> Integers:

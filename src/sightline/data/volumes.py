@@ -9,8 +9,8 @@ from sightline.data.base import Cuboid, triple
 from sightline.data.filed import Listed
 from sightline.errors import SightlineError
 from sightline.listing import (
-    SPELLINGS,
     Entry,
+    entry,
     find_root,
     name_apart,
     read_rows,
@@ -95,16 +95,11 @@ def list_scans(folder: Path) -> list[Entry]:
     images, masks = by_name(folder / "images"), by_name(folder / "masks")
     refuse_unknown_classes(table, rows, tuple({label: None for label, _ in images}))
     refuse_missing(table, rows, images)
-    entries = [scan_entry(row, images[name_of(row)], masks.get(name_of(row))) for row in rows]
+    drawn = {name: MaskVolume(mask) for name, mask in masks.items()}
+    entries = [entry(row, images[name_of(row)], drawn.get(name_of(row))) for row in rows]
     warn_of_rest(table, "scans", len(images) - len(entries))
     warn_of_rest(table, "masks", len(masks) - sum(entry.region is not None for entry in entries))
     return name_apart(entries)
-
-
-def scan_entry(row: dict[str, str], image: Path, mask: Path | None) -> Entry:
-    """The sample a row of `splits.csv` describes."""
-    split = SPELLINGS.get(row["split"], row["split"])
-    return Entry(row["id"], row["class"], split, row.get("group") or "", image, MaskVolume(mask) if mask else None)
 
 
 def name_of(row: dict[str, str]) -> tuple[str, str]:

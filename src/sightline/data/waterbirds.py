@@ -1,7 +1,5 @@
 """Waterbirds: birds on a background that tends to give them away."""
 
-import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,12 +11,13 @@ from tqdm import tqdm
 
 from sightline.data.archive import Archive
 from sightline.data.base import Size, fraction
+from sightline.data.cub import CUB
 from sightline.data.habits import Draws, Integers, below, uniform
 from sightline.errors import SightlineError
 from sightline.files import whole_folder
-from sightline.listing import Entry, find_root
+from sightline.listing import Entry, find_root, read_table
 from sightline.pictures import image_files, open_picture
-from sightline.published import Table, required, table, text
+from sightline.published import Table, required, table
 from sightline.regions import MaskFile
 
 BIRDS, PLACES = ("landbird", "waterbird"), ("land", "water")
@@ -28,8 +27,6 @@ WATERBIRDS = (
     "tern", "gadwall", "grebe", "mallard", "merganser", "guillemot", "pacific_loon",
 )  # fmt: skip
 """What names of species hold if they are seabirds or waterfowl, as the authors sort them."""
-
-CUB_HOME = "CUB_200_2011.tgz and segmentations.tgz of https://www.vision.caltech.edu/datasets/cub_200_2011/"
 
 
 class Waterbirds(Archive):
@@ -68,7 +65,7 @@ class Waterbirds(Archive):
     def listed(self, folder: Path) -> list[Entry]:
         masks = None if self.segmentations is None else find_root(self.segmentations)
         listing = folder / "metadata.csv"
-        rows = csv.DictReader(io.StringIO(text(listing, self.home)))
+        rows = read_table(required(listing, self.home))
         return [entry(folder, masks, row, f"{listing}, line {line}") for line, row in enumerate(rows, start=2)]
 
     def named(self, folder: Path) -> tuple[str, ...]:
@@ -149,8 +146,8 @@ def photographs_of(backgrounds: Mapping[str, str], place: str) -> list[Path]:
 
 def birds_of(folder: Path) -> list[tuple[str, bool]]:
     """Each of CUB's images below `images`, and whether it trains."""
-    training = Table(folder / "train_test_split.txt", CUB_HOME)
-    return [(path, training[number] == "1") for number, path in table(folder / "images.txt", CUB_HOME)]
+    training = Table(folder / "train_test_split.txt", CUB.home)
+    return [(path, training[number] == "1") for number, path in table(folder / "images.txt", CUB.home)]
 
 
 def is_waterbird(path: str) -> bool:
@@ -172,8 +169,8 @@ def places(label: Integers, split: npt.NDArray[Any], correlation: float, draws: 
 
 def save(out: Path, name: str, cub: Path, path: str, behind: Path) -> None:
     """Write one bird in front of `behind`, and its mask."""
-    bird = open_picture(required(cub / "images" / path, CUB_HOME)).convert("RGB")
-    outline = open_picture(required((cub / "segmentations" / path).with_suffix(".png"), CUB_HOME)).convert("L")
+    bird = open_picture(required(cub / "images" / path, CUB.home)).convert("RGB")
+    outline = open_picture(required((cub / "segmentations" / path).with_suffix(".png"), CUB.home)).convert("L")
     if outline.size != bird.size:
         raise SightlineError(f"the segmentation of {path} is {outline.size}, its image {bird.size}: expected the same.")
     ground = ImageOps.fit(open_picture(behind).convert("RGB"), bird.size, Image.Resampling.LANCZOS)

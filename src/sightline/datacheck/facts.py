@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from sightline.datacheck.samples import Draw, Sample
 from sightline.errors import SightlineError
@@ -94,7 +94,7 @@ def _of_file(facts: Facts, file: Path) -> None:
         with strictly(), Image.open(file) as image:
             facts.mode = image.mode
             facts.quality = _coarseness(image)
-            if image.getexif().get(0x0112, 1) not in (0, 1):
+            if image.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1):
                 facts.odd.append("turned by EXIF")
             if getattr(image, "n_frames", 1) > 1:
                 facts.odd.append("several frames")

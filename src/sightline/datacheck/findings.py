@@ -10,6 +10,7 @@ from sightline.datacheck.counts import Table
 from sightline.datacheck.facts import DEEPER, FULL, SMALL, Facts
 from sightline.datacheck.probes import Probe
 from sightline.datacheck.samples import Sample
+from sightline.listing import some
 from sightline.stats import holm
 
 Level = Literal["error", "warning", "note"]
@@ -69,7 +70,7 @@ def files(samples: Sequence[Sample], facts: Sequence[Facts]) -> Iterator[Finding
     if deep:
         yield Finding(
             "error", "deep_images", f"{plural(len(deep), 'image')} of more than 8 bits per channel",
-            f"Training refuses them: {_some(_ids(deep))}.", "Scale them to 8 bits and save them again.", _ids(deep),
+            f"Training refuses them: {some(_ids(deep))}.", "Scale them to 8 bits and save them again.", _ids(deep),
         )  # fmt: skip
 
 
@@ -84,7 +85,7 @@ def masks(samples: Sequence[Sample], facts: Sequence[Facts]) -> Iterator[Finding
         if found:
             yield Finding(
                 "warning", key, f"{plural(len(found), 'mask')} cover{'s' if len(found) == 1 else ''} {words}",
-                f"{_some(_ids(found))}.", "Look at them: stray pixels, or a mask turned inside out?", _ids(found),
+                f"{some(_ids(found))}.", "Look at them: stray pixels, or a mask turned inside out?", _ids(found),
             )  # fmt: skip
 
 
@@ -104,7 +105,7 @@ def oddities(
             )  # fmt: skip
         elif len(ids) < len(facts) / 2 and kind != DEEPER:
             yield Finding(
-                "note", f"odd_{_slug(kind)}", f"{plural(len(ids), 'image')}: {kind}", f"{_some(ids)}.",
+                "note", f"odd_{_slug(kind)}", f"{plural(len(ids), 'image')}: {kind}", f"{some(ids)}.",
                 "Nothing, if that is meant.", ids,
             )  # fmt: skip
 
@@ -135,7 +136,7 @@ def leaks(samples: Sequence[Sample], copies: Copies, individuals: bool) -> Itera
     if shared:
         yield Finding(
             "error", "groups_across_splits", f"{plural(len(shared), 'group')} of train occur in another split",
-            f"{_some(shared)}. Groups here are small or mostly keep to one split, as patients do: who is known from "
+            f"{some(shared)}. Groups here are small or mostly keep to one split, as patients do: who is known from "
             "training is recognised.", "Split by group. If groups are sites or backgrounds, this is meant.", shared,
         )  # fmt: skip
 
@@ -148,7 +149,7 @@ def counts(samples: Sequence[Sample], classes: Sequence[str], groups: Table | No
     if absent:
         yield Finding(
             "error" if any(split == "train" for _, split in absent) else "warning", "absent_classes",
-            "Classes are absent from a split", f"{_some([f'{label} in {split}' for label, split in absent])}.",
+            "Classes are absent from a split", f"{some([f'{label} in {split}' for label, split in absent])}.",
             "Split again, stratified by class, or leave the class out.",
         )  # fmt: skip
     size = Counter(label for sample in samples for label in sample.labels).most_common()
@@ -260,7 +261,7 @@ def _elsewhere(probe: Probe, chance: float) -> str:
 
 def _one_class(groups: Table) -> str:
     single = [group for group, column in zip(groups.columns, groups.counts.T, strict=True) if (column > 0).sum() == 1]
-    return f"Of one class only: {_some(single)}. " if single else ""
+    return f"Of one class only: {some(single)}. " if single else ""
 
 
 def _crosses(a: Sample, b: Sample) -> bool:
@@ -279,7 +280,7 @@ def _reasons(bad: Sequence[tuple[Sample, str]]) -> str:
 
 
 def _pairs(pairs: Sequence[tuple[Sample, Sample]]) -> str:
-    return _some([f"{a.id} ({a.split}) = {b.id} ({b.split})" for a, b in pairs])
+    return some([f"{a.id} ({a.split}) = {b.id} ({b.split})" for a, b in pairs])
 
 
 def _of_pairs(pairs: Sequence[tuple[Sample, Sample]]) -> tuple[str, ...]:
@@ -288,10 +289,6 @@ def _of_pairs(pairs: Sequence[tuple[Sample, Sample]]) -> tuple[str, ...]:
 
 def _ids(samples: Iterable[Sample]) -> tuple[str, ...]:
     return tuple(f"{s.split}/{s.id}" for s in samples)
-
-
-def _some(names: Sequence[str], most: int = 4) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def _slug(words: str) -> str:

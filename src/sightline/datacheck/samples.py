@@ -1,6 +1,6 @@
 """What is checked: pictures with labels, wherever they come from, and none of them decoded yet."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from sightline.listing import Entry
+from sightline.errors import SightlineError
+from sightline.listing import Entry, regions, words
 from sightline.pictures import Flags, open_image
 from sightline.regions import Size
 
@@ -55,21 +56,28 @@ def from_entries(
 
 
 def from_source(sources: Iterable["Source"]) -> Samples:
-    """One dataset's splits, as their samples are read."""
-    splits = list(sources)
-    several = splits[0].labels.ndim > 1
+    """One dataset's splits, as their samples are read.
+
+    Raises:
+        SightlineError: samples are no single images.
+    """
+    first, *_ = splits = list(sources)
+    if len(first.size) != 2:
+        raise SightlineError(
+            f"{first.name} holds volumes or views {first.size}, and only images (H, W) are checked. Save slices as "
+            "images."
+        )
     samples = tuple(_of_source(source, i) for source in splits for i in range(len(source)))
-    return Samples(splits[0].name, splits[0].classes, several, samples)
+    return Samples(first.name, first.classes, first.labels.ndim > 1, samples)
 
 
 def _of_entry(entry: Entry, picture: Callable[[Entry], Image.Image]) -> Sample:
-    labels = (entry.label,) if isinstance(entry.label, str) else entry.label
-    return Sample(entry.id, labels, entry.split, entry.group, partial(_load_entry, entry, picture), entry.image)
+    load = partial(_load_entry, entry, picture)
+    return Sample(entry.id, words(entry.label), entry.split, entry.group, load, entry.image)
 
 
 def _load_entry(entry: Entry, picture: Callable[[Entry], Image.Image]) -> Loaded:
-    regions = entry.region.values() if isinstance(entry.region, Mapping) else filter(None, [entry.region])
-    return picture(entry), [region.draw for region in regions]
+    return picture(entry), [region.draw for region in regions(entry).values()]
 
 
 def _of_source(source: "Source", index: int) -> Sample:
