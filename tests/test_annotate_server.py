@@ -265,6 +265,15 @@ def test_trees_of_images_are_annotated_too(tmp_path: Path) -> None:
     assert Project(tmp_path).annotated == [True, True]
 
 
+def test_folders_are_found_where_datasets_lie(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_DATA", str(folder.parent))
+    assert main(["annotate", folder.name, "--export", str(folder / "pets.json")]) == 0
+    assert main(["annotate", "nowhere", "--export", str(folder / "pets.json")]) == 1
+    assert "there is no folder 'nowhere'" in capsys.readouterr().err
+
+
 def test_masks_are_exported_as_coco(client: TestClient, folder: Path, tmp_path: Path) -> None:
     post(client, 3, boxed("1", 1, 2, 30, 40))
     answer = client.post("/api/export", json={})
