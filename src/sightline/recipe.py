@@ -243,21 +243,42 @@ def _index(node: list[Any], part: str, override: str) -> int:
     return int(part)
 
 
+UNION = re.compile(
+    r"Does not validate against any of the Union subtypes Subtypes: \[[^:]*\] Errors: - "
+    r"(?P<reasons>(?:(?!Does not validate).)*?) "
+    r"Given value type: <class '[^']*'> Given value: (?P<value>.*?)(?= - | Given value type|$)"
+)
+"""What jsonargparse says where several types would do and the value is of none; the innermost of several."""
+
+
 def _reason(message: str) -> str:
-    """The constructor's own complaint: where a number would do as well, jsonargparse wraps it up in its own."""
-    wrapped = re.search(r"<class 'float'>\s+- (.*?)\s+Given value type", message, re.DOTALL)
-    return " ".join((wrapped.group(1) if wrapped else message).split())
+    """jsonargparse's message on one line, and what it says of a union in short."""
+    short = " ".join(message.split())
+    while union := UNION.search(short):
+        short = short[: union.start()] + _complaint(union) + short[union.end() :]
+    return short
+
+
+def _complaint(union: re.Match[str]) -> str:
+    """What a constructor complains of, where several types would do; if none does, what each type expects."""
+    reasons = dict.fromkeys(union["reasons"].split(" - "))
+    own = "; ".join(reason for reason in reasons if not reason.startswith(("Expected a", "Type collections")))
+    if not own:
+        return f"{' or '.join(reasons).replace(' or Expected', ' or')}. Got value: {union['value']}"
+    kind = re.match(r"Namespace\(class_path='[\w.]*?(\w+)'", union["value"])
+    return f"{kind[1]}: {own}" if kind and kind[1] not in own else own
 
 
 def _explained(message: str) -> str:
     """jsonargparse's message on one line, with the nearest known name where one is misspelt."""
-    message = " ".join(message.split())
+    message = _reason(message)
     unknown = re.search(r"[Oo]ption '([^']+)'", message) or re.search(r"path string: (\S+)", message)
     if unknown is None:
         return message
     words = unknown.group(1).split(".")
     wrong = next((word for word in words if word not in set(_names())), words[-1])
-    return f"{message}. {did_you_mean(wrong, _names())}"
+    hint = did_you_mean(wrong, _names())
+    return f"{message}. {hint}" if hint.startswith("Did") else message
 
 
 def _names() -> Iterable[str]:
