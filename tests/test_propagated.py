@@ -1,7 +1,5 @@
 """A few masks, propagated: what is drawn, what is left alone, and the network that draws."""
 
-import logging
-
 import numpy as np
 import pytest
 import torch
@@ -100,16 +98,17 @@ def test_large_images_are_looked_at_small() -> None:
     assert overlap(*(torch.from_numpy(source.read(index)[1]).view(1, 1, 16, 20) for source in (whole, small))) > 0.5
 
 
-def test_a_dataset_that_is_annotated_already_is_left_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
-        quick(count=3, annotated=3)
-    assert not caplog.records
+def test_a_dataset_that_is_annotated_already_is_left_as_it_is() -> None:
+    whole = quick(count=3, annotated=3)
+    assert whole.facts() == {}
+    assert whole.hash() == Squares(count=3, annotated=3).hash()
 
 
-def test_how_well_it_agrees_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
-        quick(steps=5)
-    assert "masks drawn from 10" in caplog.text
+def test_how_well_it_agrees_is_told(propagated: Propagated, caplog: pytest.LogCaptureFixture) -> None:
+    drawn = int(propagated.has_mask.sum()) - 10
+    assert propagated.facts() == {"masks_propagated": drawn, "agreement": pytest.approx(propagated.agreement, abs=1e-4)}
+    quick(steps=1)
+    assert "held-out images agree with their own to 0." in caplog.text
 
 
 def test_too_few_masks_are_refused() -> None:

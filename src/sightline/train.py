@@ -320,7 +320,8 @@ def _record(out: Path, recipe: Recipe, module: Module) -> dict[str, Any]:
         "sightline": __version__,
         "versions": versions(),
         "seed": recipe.seed,
-        "data": {"name": recipe.data.name, "hash": recipe.data.hash(), "images": len(recipe.data)},
+        "data": {"name": recipe.data.name, "hash": recipe.data.hash(), "images": len(recipe.data)}
+        | recipe.data.facts(),
         "parameters": sum(p.numel() for p in module.model.parameters()),
         "explainers": layers,
         "threads": torch.get_num_threads(),

@@ -98,6 +98,10 @@ class Source(Dataset[Batch]):
             digest.update(self.content(index))
         return digest.hexdigest()
 
+    def facts(self) -> dict[str, Any]:
+        """What a run's record should say of the data beside their name, hash and number; by default nothing."""
+        return {}
+
     def __len__(self) -> int:
         return len(self.ids)
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from sightline.pictures import Flags, Pixels
 FEWEST = 5
 """Annotated images without which there is nothing to learn from."""
 
+DOUBTFUL = 0.5
+"""Agreement below which a warning says so."""
+
 log = logging.getLogger(__name__)
 
 
@@ -28,7 +32,8 @@ class Propagated(Subset):
 
     So a few masks guide every objective that uses masks, at the price of one short training when the dataset is built.
     Every fifth annotated image is held out from it: `agreement` is the mean intersection over union of what the network
-    draws on these with their masks, and it is logged. An image in which the network finds nothing stays without a mask.
+    draws on these with their masks. A run's `run.json` holds it, and a low one is warned of. An image in which the
+    network finds nothing stays without a mask.
     Other splits are as they are, and so are masks that somebody drew.
 
     The masks depend on the seed and, in a few pixels, on how torch computes: its version, its number of threads.
@@ -72,6 +77,9 @@ class Propagated(Subset):
             self.has_mask = has_mask.copy()
             self.has_mask[list(self._drawn)] = True
 
+    def facts(self) -> dict[str, Any]:
+        return {"masks_propagated": len(self._drawn), "agreement": round(self.agreement, 4)} if self._drawn else {}
+
     def read(self, index: int) -> tuple[Pixels, Pixels]:
         image, mask = super().read(index)
         if index not in self._drawn:
@@ -93,10 +101,12 @@ class Propagated(Subset):
         progress = tqdm(unknown, desc="drawing masks", unit=" images", leave=False, disable=None)
         for indices in batched(progress, BATCH):
             self._draw(net, indices)
-        log.info(
-            "%s: %d masks drawn from %d; on those held out they agree to %.2f (intersection over union).",
-            self.name, len(self._drawn), len(known), self.agreement,
-        )  # fmt: skip
+        if self.agreement < DOUBTFUL:
+            log.warning(
+                "%s: the masks drawn on held-out images agree with their own to %.2f only (intersection over union). "
+                "Annotate more images, or raise steps or side.",
+                self.name, self.agreement,
+            )  # fmt: skip
 
     def _draw(self, net: UNet, indices: Sequence[int]) -> None:
         """Keep the masks that the network draws on some images, where it draws any."""
