@@ -36,6 +36,7 @@ class Squares(Source):
         if self.seen()[index]:
             y, x = random.integers(0, 9), random.integers(0, 13)
             image[y : y + 7, x : x + 7], mask[y : y + 7, x : x + 7] = 220, 1
+        image.flags.writeable = False  # as Pillow's are
         return image, np.stack([mask, 1 - mask]) if self.several else mask
 
 

@@ -118,7 +118,7 @@ class Propagated(Subset):
 
     def _seen(self, index: int) -> tuple[Tensor, Tensor]:
         """An image (C, h, w) and its masks (K, h, w), uint8, as large as the network sees them."""
-        image, mask = (torch.from_numpy(array) for array in super().read(index))
+        image, mask = map(torch.tensor, super().read(index))  # copies: decoded images may be read-only
         scale = min(1.0, self.side / max(self.size))
         size = [max(8, round(side * scale)) for side in self.size]
         masks = mask.view(-1, *self.size)
