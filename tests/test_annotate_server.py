@@ -374,6 +374,12 @@ def test_one_server_at_a_time(project: Project) -> None:
         pass
 
 
+def test_a_folder_that_is_none_is_named(folder: Path) -> None:
+    for path in (folder / "nowhere", folder / "splits.csv"):
+        with pytest.raises(SightlineError, match=f"there is no folder .*{path.name}"):
+            Project(path)
+
+
 def test_a_folder_that_cannot_be_written_is_refused_at_once(folder: Path) -> None:
     (folder / "annotations").write_text("a file in the way")
     with pytest.raises(SightlineError, match="annotations"), alone(folder):

@@ -254,6 +254,7 @@ def test_bad_series_are_named(root):
     then("another PixelSpacing", PixelSpacing=[1, 1])
     then("another ImageOrientationPatient", ImageOrientationPatient=[0, 1, 0, 1, 0, 0])
     then("no ImagePositionPatient", ImagePositionPatient=None)
+    then("no ImageOrientationPatient, or a damaged one", ImageOrientationPatient=[1, 0, 0])
     then("holds no pixels", PixelData=None)
     then("several frames", NumberOfFrames=2)
     then("8 x 12 pixels", "one size", Rows=8, PixelData=b"\0" * 2 * 8 * 12)

@@ -104,7 +104,7 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def matrix(args: argparse.Namespace) -> None:
-    """Put models that were audited on several data sets side by side."""
+    """Put models that were audited on several datasets side by side."""
     from sightline.matrix import matrix, table
 
     print(f"{table(matrix(_audits(args.audits), args.metric, args.out))}\n\nmatrix: {args.out / 'matrix.json'}")
@@ -230,7 +230,7 @@ def _explained(project: "Project", args: argparse.Namespace) -> "Iterator[Path]"
 
 
 def _checkable(target: str) -> "Samples":
-    """What `sightline data check` is asked to look at: a folder, a data set by name, or a recipe's data."""
+    """What `sightline data check` is asked to look at: a folder, a dataset by name, or a recipe's data."""
     from sightline import datacheck
     from sightline.listing import find_root, list_entries
 
@@ -238,7 +238,7 @@ def _checkable(target: str) -> "Samples":
     if folder.suffix in (".yaml", ".yml") and folder.is_file():
         return _every_split(_recipe_data(folder))
     if not folder.exists() and name.isidentifier() and name in (kinds := _data_sets()):
-        return _every_split(words.made(target, kinds, "data set", verify=False))
+        return _every_split(words.made(target, kinds, "dataset", verify=False))
     root = find_root(target)
     return datacheck.from_entries(root.resolve().name, list_entries(root))
 
@@ -256,8 +256,7 @@ def _recipe_data(path: Path) -> "Source":
 def _data_sets() -> "dict[str, type[Source]]":
     from sightline import data
 
-    exports = {name: getattr(data, name) for name in data.__all__}
-    return {name: kind for name, kind in exports.items() if issubclass(kind, data.Source) and kind is not data.Source}
+    return {name: getattr(data, name) for name in data.__all__ if name != "Source"}
 
 
 def _every_split(source: "Source") -> "Samples":
@@ -524,7 +523,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "target",
         metavar="DATA",
-        help="folder, recipe, or a data set by name, such as Habitats or Habitats:correlation=0",
+        help="folder, recipe, or a dataset by name, such as Habitats or Habitats:correlation=0",
     )
     sub.add_argument("--out", type=Path, help="folder of check.html and check.json; default runs/check/<name>")
     sub.add_argument("--strict", action="store_true", help="exit with 1 if there is an error, for CI")

@@ -81,6 +81,12 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def bytes_in(path: Path) -> bytes:
+    """What a file, or all files right in a folder, hold."""
+    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+    return b"".join(file.read_bytes() for file in files)
+
+
 def relative(path: str | Path, folder: str | Path) -> str:
     """`path` as seen from `folder`: what holds it speaks of no machine, and both can be moved together."""
     return Path(os.path.relpath(path, folder)).as_posix()

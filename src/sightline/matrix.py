@@ -37,8 +37,8 @@ class _Audit:
 def matrix(audits: Sequence[str | Path], metric: str = "auroc", out: str | Path | None = None) -> dict[str, Any]:
     """Join audits of several models on several data: a row for each model, a column for what it was audited on.
 
-    A column is called by its data set; by its split, where all data are of one set; by "data/split", where both vary. A
-    cell is on the diagonal where the model has the name of the data set (of the split, where all data are of one set):
+    A column is called by its dataset; by its split, where all data are of one set; by "data/split", where both vary. A
+    cell is on the diagonal where the model has the name of the dataset (of the split, where all data are of one set):
     it was trained on it.
 
     Args:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from sightline.compat import require
 from sightline.errors import SightlineError
+from sightline.files import bytes_in
 from sightline.pictures import Flags, Pixels, image_files, open_picture, subfolders
 
 Array = npt.NDArray[Any]
@@ -38,6 +39,9 @@ GEOMETRY = (
     "qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z",
 )  # fmt: skip
 """What of a NIfTI header says where voxels lie. The rest may speak of the patient."""
+
+PLACED = {"SeriesInstanceUID": 1, "ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
+"""What of a DICOM file says which slice it is, and how many values each has."""
 
 UNEVEN = 0.1
 """Share by which the distance of two slices may differ from the others'."""
@@ -200,12 +204,6 @@ def scans(folder: Path) -> list[Path]:
     return sorted([*files, *subfolders(folder)])
 
 
-def scan_bytes(path: Path) -> bytes:
-    """What a scan's file, or all files of its folder, hold."""
-    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
-    return b"".join(file.read_bytes() for file in files)
-
-
 def read_scan(path: Path) -> Scan:
     """A volume from .nii, .nii.gz, .npy or .npz, or a folder with one DICOM series or one stack of pictures.
 
@@ -323,7 +321,7 @@ class MaskVolume:
         return marked
 
     def content(self) -> bytes:
-        return scan_bytes(self.path)
+        return bytes_in(self.path)
 
     def _marked(self, mask: Scan, size: Sequence[int]) -> Flags:
         if mask.values.shape != tuple(size):
@@ -409,9 +407,9 @@ def _read_slice(path: Path) -> Slice:
     pixels = _pixels(path, tags)
     if pixels.ndim != 2:
         raise SightlineError(f"{path} is in colour: expected grey slices.")
-    for name in ("SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
-        if not tags.get(name):
-            raise SightlineError(f"{path} has no {name}: it cannot be placed among the slices of a series.")
+    for name, count in PLACED.items():
+        if not tags.get(name) or np.size(tags.get(name)) != count:
+            raise SightlineError(f"{path} has no {name}, or a damaged one: it cannot be placed among other slices.")
     values = require("medical", "pydicom.pixels").apply_modality_lut(pixels, tags)
     return Slice(path, tags, np.asarray(values, np.float32))
 

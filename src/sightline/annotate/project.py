@@ -17,7 +17,7 @@ from sightline.annotate.operations import Operation
 from sightline.errors import SightlineError
 from sightline.files import relative, sweep, write_text
 from sightline.guidance import coco
-from sightline.listing import Entry, list_entries, mask_path, words
+from sightline.listing import Entry, find_root, list_entries, mask_path, words
 from sightline.pictures import size_of
 from sightline.regions import MaskFile
 
@@ -34,14 +34,14 @@ class Project:
     Every method can be called from several threads at once: what concerns one image happens one after the other.
 
     Args:
-        folder: as `sightline.listing.list_entries` reads it.
+        folder: as `sightline.listing.list_entries` reads it; see `find_root` for where it is looked for.
 
     Raises:
         SightlineError: the folder or a file in it is bad.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder = folder = find_root(str(folder))
         self.entries = list_entries(folder)
         self.keys = [relative(entry.image, folder) for entry in self.entries]
         bar = tqdm(self.entries, desc="measuring", unit=" images", leave=False, disable=None)

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from sightline.data.base import Size, Source, pair
 from sightline.errors import SightlineError
+from sightline.files import bytes_in
 from sightline.listing import Entry, refuse_strangers, regions, words
 from sightline.pictures import Pixels, open_picture, resized, shrink
 
@@ -75,9 +76,9 @@ class Listed(Source):
         return self._kept[index] if self._kept else self.decode(self._entries[index])
 
     def content(self, index: int) -> bytes:
-        """The bytes of the image's file and of what is known of its evidence."""
+        """The bytes of the image's file, or of the files of its folder, and of what is known of its evidence."""
         entry = self._entries[index]
-        return entry.image.read_bytes() + b"".join(region.content() for region in regions(entry).values())
+        return bytes_in(entry.image) + b"".join(region.content() for region in regions(entry).values())
 
     def _labelled(self, several: bool) -> "np.ndarray[tuple[int, ...], np.dtype[np.int64]]":
         number = {name: i for i, name in enumerate(self.classes)}

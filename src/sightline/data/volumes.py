@@ -19,7 +19,7 @@ from sightline.listing import (
     warn_of_rest,
 )
 from sightline.pictures import Pixels, subfolders
-from sightline.volumes import SCANS, MaskVolume, Reading, Scan, read_scan, scan_bytes, scans, shrink, stem
+from sightline.volumes import SCANS, MaskVolume, Reading, Scan, read_scan, scans, shrink, stem
 
 
 class Volumes(Listed):
@@ -72,11 +72,6 @@ class Volumes(Listed):
         scan = read_scan(entry.image)
         image = np.repeat(self.reading(scan)[..., None], self.channels, -1)
         return image, self._mask(entry, scan)
-
-    def content(self, index: int) -> bytes:
-        entry = self._entries[index]
-        mask = entry.region.content() if isinstance(entry.region, MaskVolume) else b""
-        return scan_bytes(entry.image) + mask
 
     def _mask(self, entry: Entry, scan: Scan) -> Pixels:
         if isinstance(entry.region, MaskVolume):

@@ -1,4 +1,4 @@
-"""What a data set gives away before anybody trains on it: broken files, leaks, and shortcuts to the label."""
+"""What a dataset gives away before anybody trains on it: broken files, leaks, and shortcuts to the label."""
 
 from pathlib import Path
 

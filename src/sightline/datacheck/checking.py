@@ -83,7 +83,10 @@ def check(samples: Samples, max_images: int | None = None, seed: int = 0) -> Che
     rows = [samples.samples[i] for i in _spread(samples.samples, max_images or len(samples.samples), seed)]
     train = _trained_on(rows)
     probed = _probed(rows, train, seed)
-    facts = [look(row, i in probed) for i, row in enumerate(tqdm(rows, "checking", unit=" images", disable=None))]
+    facts = [
+        look(row, i in probed)
+        for i, row in enumerate(tqdm(rows, "checking", unit=" images", leave=False, disable=None))
+    ]
     readable = np.array([i for i, of in enumerate(facts) if not of.broken], np.int64)
     twice = _copies(facts, readable)
     groups = _groups(rows, samples.several, seed)
@@ -200,7 +203,8 @@ def _probe(
     views = regions.views([view for i in used if (view := facts[i].view) is not None], [facts[i].mask for i in used])
     judged, references = regions.judged(views), regions.references(views)
     filed = _of_files([facts[i] for i in used if rows[i].file]) | {found.COLOUR: regions.mean_colour(views)}
-    progress = tqdm(total=len(judged) + len(filed) + len(references) + regions.GRID**2, desc="probing", disable=None)
+    total = len(judged) + len(filed) + len(references) + regions.GRID**2
+    progress = tqdm(total=total, desc="probing", leave=False, disable=None)
 
     def each(features: dict[str, npt.NDArray[np.float64]]) -> list[Probe]:
         probes = []

@@ -17,7 +17,7 @@ Level = Literal["error", "warning", "note"]
 LEVELS: tuple[Level, ...] = ("error", "warning", "note")
 
 ALPHA = 0.05
-"""Chance, at most, that any probe of a data set is believed whose labels are noise (Holm)."""
+"""Chance, at most, that any probe of a dataset is believed whose labels are noise (Holm)."""
 
 LIFT = 0.1
 """Share of what there is to gain over chance that a shortcut gives at least, at its interval's lower end: less would

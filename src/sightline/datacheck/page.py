@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
+from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from sightline import __version__
 from sightline.datacheck import drawings
 from sightline.datacheck import findings as found
 from sightline.datacheck.checking import Checked, annotated, counted, splits
@@ -16,6 +14,7 @@ from sightline.datacheck.facts import Facts, shown
 from sightline.datacheck.samples import Sample
 from sightline.pictures import Pixels
 from sightline.report import pictures
+from sightline.report.html import rendered
 
 CLASSES, IN_ROW = 20, 8
 """Classes that are pictured, and images of each."""
@@ -45,15 +44,25 @@ class Row:
 
 def page(checked: Checked) -> str:
     """The HTML."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    source = files("sightline.datacheck").joinpath("page.html.j2").read_text(encoding="utf-8")
-    style = files("sightline.report").joinpath("page.css").read_text(encoding="utf-8")
-    return environment.from_string(source).render(
-        checked=checked, findings=checked.findings, version=__version__, style=Markup(style), rule=found,
-        heat=_heat(checked), bars=_bars(checked), rows=list(_rows(checked)), pairs=list(_pairs(checked)),
-        odd=dict(_odd(checked)), broken=[(r, f) for r, f in _both(checked) if f.broken or f.bad_masks],
-        counted=_counted(checked), splits=splits(checked), spoken=found.spoken, plural=found.plural,
-    )  # fmt: skip
+    return rendered("sightline.datacheck", _content(checked))
+
+
+def _content(checked: Checked) -> dict[str, Any]:
+    return {
+        "checked": checked,
+        "findings": checked.findings,
+        "rule": found,
+        "heat": _heat(checked),
+        "bars": _bars(checked),
+        "rows": list(_rows(checked)),
+        "pairs": list(_pairs(checked)),
+        "odd": dict(_odd(checked)),
+        "broken": [(row, of) for row, of in _both(checked) if of.broken or of.bad_masks],
+        "counted": _counted(checked),
+        "splits": splits(checked),
+        "spoken": found.spoken,
+        "plural": found.plural,
+    }
 
 
 def _both(checked: Checked) -> Iterator[tuple[Sample, Facts]]:

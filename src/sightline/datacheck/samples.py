@@ -23,7 +23,7 @@ Loaded = tuple[Image.Image, Sequence[Draw]]
 
 @dataclass(frozen=True)
 class Sample:
-    """One image of a data set."""
+    """One image of a dataset."""
 
     id: str
     labels: tuple[str, ...]
@@ -37,7 +37,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Samples:
-    """All images of a data set."""
+    """All images of a dataset."""
 
     name: str
     classes: tuple[str, ...]

@@ -3,20 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-
-from sightline import __version__
-from sightline.catalogue import Metric, metric
+from sightline.catalogue import Metric
 from sightline.errors import SightlineError
 from sightline.files import relative, write_text
 from sightline.report import charts, lines, numbers, pictures, read, svg, tables, words
 from sightline.report.forest import forests
 from sightline.report.gallery import Gallery, gallery
+from sightline.report.html import rendered
 from sightline.report.mistakes import Confusion, confusion, table
 from sightline.report.reproduce import commands
 from sightline.report.verdict import hardest, verdict
@@ -51,7 +47,7 @@ def build(
     out, paths = Path(out), [Path(path) for path in comparisons]
     splits, matrices = read.splits(paths), read.matrices(paths)
     found = read.runs(splits, [Path(run) for run in runs])
-    write_text(out, _render(_content(splits, found, title, images, out) | _across(splits, matrices)))
+    write_text(out, rendered(__name__, _content(splits, found, title, images, out) | _across(splits, matrices)))
     return out
 
 
@@ -64,7 +60,6 @@ def _content(
     main = tables.main(splits)
     return {
         "title": title,
-        "version": __version__,
         "splits": splits,
         "ordered": [hard, *(split for split in splits if split is not hard)],
         "hard": hard,
@@ -146,12 +141,3 @@ def _dots(splits: Sequence[read.Split], hard: read.Split, colours: Mapping[str, 
 
 def _training(runs: Sequence[read.Run], colours: Mapping[str, int]) -> list[str]:
     return [lines.training_curve(one, colours) for one in lines.logged({run.name: run.curves for run in runs})]
-
-
-def _render(content: Mapping[str, Any]) -> str:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["metric"] = metric
-    source, style = (
-        files(__name__).joinpath(name).read_text(encoding="utf-8") for name in ("page.html.j2", "page.css")
-    )
-    return environment.from_string(source).render(content, style=Markup(style))
