@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from sightline import recipe
 from sightline.cli import main
-from sightline.data import LIDC, OCT, BrainMRI, IDRiD
+from sightline.data import LIDC, OCT, BrainMRI, Fraction, IDRiD
 from sightline.errors import SightlineError
 from trees import medical, noise, rectangle, save
 
@@ -134,6 +134,16 @@ def test_a_reduced_copy_is_the_same_data(tmp_path):
     for index in range(len(full)):
         for ours, theirs in zip(small.read(index), full.read(index), strict=True):
             np.testing.assert_array_equal(ours, theirs)
+    with (tmp_path / "small/splits.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([*rows[:-2], (rows[-2][0], "validation"), (rows[-1][0], "site B")])
+    other = IDRiD(str(tmp_path / "small"), val=0, size=SIZE)
+    assert other.splits == ("train", "val", "site B")
+    assert [len(other.on(split)) for split in other.splits] == [6, 1, 1]
+
+
+def test_a_fraction_that_leaves_nothing_says_so(tmp_path):
+    with pytest.raises(SightlineError, match="Fraction leaves no image of IDRiD in 'train'"):
+        Fraction(IDRiD(**medical.idrid(tmp_path), size=SIZE), images=0.01)
 
 
 # LIDC-IDRI ------------------------------------------------------------------------------------------------------------

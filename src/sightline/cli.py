@@ -140,9 +140,8 @@ def annotate(args: argparse.Namespace) -> None:
     require("annotate", "starlette")
     require("annotate", "uvicorn")
     from sightline.annotate import Answers, Insight, Project, serve
-    from sightline.listing import find_root
 
-    project = Project(find_root(args.folder))
+    project = Project(args.folder)
     if args.export:
         project.export(args.export)
         print(f"exported: {args.export}")
@@ -499,7 +498,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--batch-size", type=_count, default=32)
 
     sub = add(annotate)
-    sub.add_argument("folder", metavar="DIR", help="folder of images (see docs/data.md)")
+    sub.add_argument("folder", type=Path, metavar="DIR", help="folder of images (see docs/data.md)")
     sub.add_argument("--export", type=Path, metavar="FILE", help="write all masks as COCO JSON and stop")
     sub.add_argument("--model", nargs="+", default=[], metavar="RUN", help="run directories whose maps are shown")
     sub.add_argument("--explainer", nargs="+", metavar="NAME[:key=value,...]", help="of their maps; default GradCAM")

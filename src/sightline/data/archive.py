@@ -56,7 +56,7 @@ class Archive(Filed):
             seed,
             verify,
             classes=classes,
-            splits=[name for name in SPLITS if name in found],
+            splits=sorted(found, key=[*SPLITS, *sorted(found)].index),
         )
 
     def listed(self, folder: Path) -> list[Entry]:

@@ -22,7 +22,7 @@ class Fraction(Subset):
         seed: says which.
 
     Raises:
-        SightlineError: a class would lose all its images.
+        SightlineError: a class, or a multi-label dataset, would lose all its images.
     """
 
     def __init__(
@@ -41,6 +41,6 @@ class Fraction(Subset):
         part = self.part(self.split)
         share = self.images if self.split == "train" else 1.0
         kept = thin(np.ones(len(part), np.bool_), part.labels, share, self.seed)
-        for lost in np.setdiff1d(part.labels, part.labels[kept]):
+        for lost in np.setdiff1d(part.labels, part.labels[kept]) if part.labels.ndim == 1 else ():
             raise SightlineError(f"images: {share:g} of the class {self.classes[lost]!r} is not a single image.")
         return {self.split: np.flatnonzero(kept)}
