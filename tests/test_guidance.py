@@ -432,6 +432,13 @@ def test_of_several_images_the_one_whose_folders_agree_is_meant(tmp_path: Path) 
         join(entries, {"0.png": {"dog": region}}, "file")
 
 
+def test_an_image_called_as_the_annotation_says_comes_before_one_called_so_but_for_its_suffix(tmp_path: Path) -> None:
+    entries = [Entry(name, "cat", "all", "", tmp_path / name) for name in ("0.png.jpg", "0.png", "1.png.jpg")]
+    region = Boxes(((0.0, 0.0, 1.0, 1.0),))
+    joined = join(entries, {"0.png": {"cat": region}, "1.png": {"cat": region}}, "file")
+    assert [entry.region for entry in joined] == [None, region, region]
+
+
 def test_samples_of_several_classes_get_a_region_for_each(tmp_path: Path) -> None:
     one, other = Boxes(((0.0, 0.0, 1.0, 1.0),)), Boxes(((1.0, 1.0, 2.0, 2.0),))
     entries = [

@@ -96,9 +96,10 @@ class Finder:
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.images = [entry.image for entry in entries]
         self.names: dict[str, list[int]] = {}
+        self.stems: dict[str, list[int]] = {}
         for at, image in enumerate(self.images):
             self.names.setdefault(image.name, []).append(at)
-            self.names.setdefault(stem(image.name), []).append(at)
+            self.stems.setdefault(stem(image.name), []).append(at)
 
     def find(self, name: str, source: object) -> int | None:
         """The number of the image a name means; None where it means none.
@@ -107,7 +108,7 @@ class Finder:
             SightlineError: it means several.
         """
         path = PureWindowsPath(name)
-        near = self.names.get(path.name) or self.names.get(stem(path.name)) or []
+        near = self.names.get(path.name) or self.stems.get(path.name) or self.stems.get(stem(path.name)) or []
         shared = [agreement(path, self.images[at]) for at in near]
         best = [at for at, folders in zip(near, shared, strict=True) if folders == max(shared)]
         if len(best) > 1:
