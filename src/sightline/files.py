@@ -32,9 +32,7 @@ def whole(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise SightlineError(
-            f"cannot write {path}: {error.strerror or error}. Check the folder's permissions and the free space."
-        ) from error
+        raise unwritten(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -63,11 +61,16 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise SightlineError(
-            f"cannot write {path}: {error.strerror or error}. Check the folder's permissions and the free space."
-        ) from error
+        raise unwritten(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def unwritten(path: Path, error: OSError) -> SightlineError:
+    """What to say of a path that cannot be written."""
+    return SightlineError(
+        f"cannot write {path}: {error.strerror or error}. Check the folder's permissions and the free space."
+    )
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -22,7 +22,7 @@ FORMATS: dict[str, ModuleType] = {
     "boxes": boxes,
     "masks": masks,
 }
-"""Each has `NAME`, what it is called in words; `knows(content)`; `parse(content)`, and `read(path)` made of them."""
+"""Each has `NAME`, what it is called in words; `knows(content)`, and `parse(content)`."""
 
 
 def read_guidance(path: str | Path, format: str | None = None) -> Annotations:  # noqa: A002

@@ -3,11 +3,9 @@
 Pixels from the corner of the image, the last two exclusive; or shares of its sides, if no number in the file exceeds 1.
 """
 
-from pathlib import Path
-
 from sightline.errors import SightlineError
 from sightline.guidance.base import Annotations, Image, Mark, Node, gather
-from sightline.guidance.content import Content, load
+from sightline.guidance.content import Content
 from sightline.regions import Boxes, Relative
 
 NAME = "a CSV of boxes (id or image, class, xmin, ymin, xmax, ymax)"
@@ -23,17 +21,12 @@ def knows(content: Content) -> bool:
     return isinstance(rows, list) and bool(rows) and isinstance(rows[0], dict) and set(EDGES) <= set(rows[0])
 
 
-def read(path: str | Path) -> Annotations:
-    """Regions by image and class.
+def parse(content: Content) -> Annotations:
+    """Regions by image and class; an image may have several rows.
 
     Raises:
-        SightlineError: the file is missing or wrong; the message says where.
+        SightlineError: a file is wrong; the message says where.
     """
-    return parse(load(Path(path)))
-
-
-def parse(content: Content) -> Annotations:
-    """Regions by image and class; an image may have several rows."""
     path, rows = content.only()
     nodes = [Node(row, f"{path}, line {line}") for line, row in enumerate(rows, start=2)]
     found = [(node, tuple(node.number(edge) for edge in EDGES)) for node in nodes]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from sightline.errors import SightlineError
 from sightline.files import write_text
 from sightline.guidance.base import Annotations, Image, Mark, Node, gather, ring, whole
-from sightline.guidance.content import Content, load
+from sightline.guidance.content import Content
 from sightline.pictures import Flags
 from sightline.regions import Boxes, Polygons, Region, Runs, Size
 from sightline.regions.combined import around
@@ -30,17 +30,12 @@ def knows(content: Content) -> bool:
     return isinstance(value, dict) and "images" in value and "annotations" in value
 
 
-def read(path: str | Path) -> Annotations:
-    """Regions by image and class.
+def parse(content: Content) -> Annotations:
+    """Regions by image and class; a segmentation if there is one, else the box.
 
     Raises:
-        SightlineError: the file is missing or wrong; the message says where.
+        SightlineError: a file is wrong; the message says where.
     """
-    return parse(load(Path(path)))
-
-
-def parse(content: Content) -> Annotations:
-    """Regions by image and class; a segmentation if there is one, else the box."""
     files = [listed(Node(document.value, str(document.path))) for document in content.documents]
     images = [image for images, _ in files for image in images]
     return gather(content.path, images, [mark for _, marks in files for mark in marks])

@@ -5,11 +5,10 @@ mask is run lengths along the rows of its box.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 from sightline.errors import SightlineError, did_you_mean
 from sightline.guidance.base import Annotations, Image, Mark, Node, gather, ring, whole
-from sightline.guidance.content import Content, load
+from sightline.guidance.content import Content
 from sightline.guidance.xml import Tag, is_tag, root
 from sightline.regions import Boxes, Points, Polygons, Region, Runs, Scribbles, ellipse
 from sightline.regions.shapes import turn
@@ -22,17 +21,12 @@ def knows(content: Content) -> bool:
     return is_tag(content.first(), "annotations")
 
 
-def read(path: str | Path) -> Annotations:
-    """Regions by image and class.
+def parse(content: Content) -> Annotations:
+    """Regions by image and class; tags, which mark no place, are passed over.
 
     Raises:
-        SightlineError: the file is missing or wrong; the message says where.
+        SightlineError: a file is wrong; the message says where.
     """
-    return parse(load(Path(path)))
-
-
-def parse(content: Content) -> Annotations:
-    """Regions by image and class; tags, which mark no place, are passed over."""
     pairs = [(tag, image(tag.node())) for document in content.documents for tag in images(root(document))]
     marks = [
         Mark(picture, shape.node().text("label"), region(shape))

@@ -15,7 +15,7 @@ import numpy as np
 
 from sightline.errors import SightlineError, did_you_mean
 from sightline.guidance.base import Annotations, Image, Mark, Node, gather, ring
-from sightline.guidance.content import Content, Document, load
+from sightline.guidance.content import Content, Document
 from sightline.pictures import open_image
 from sightline.regions import Boxes, Points, Polygons, Region, Runs, Scribbles
 from sightline.regions.runs import run_lengths
@@ -29,17 +29,12 @@ def knows(content: Content) -> bool:
     return isinstance(value, dict) and "shapes" in value
 
 
-def read(path: str | Path) -> Annotations:
+def parse(content: Content) -> Annotations:
     """Regions by image and class.
 
     Raises:
-        SightlineError: a file is missing or wrong; the message says where.
+        SightlineError: a file is wrong; the message says where.
     """
-    return parse(load(Path(path)))
-
-
-def parse(content: Content) -> Annotations:
-    """Regions by image and class."""
     files = [(Node(document.value, str(document.path)), image(document)) for document in content.documents]
     marks = [
         Mark(picture, node.text("label"), region(node)) for root, picture in files for node in root.nodes("shapes")

@@ -5,12 +5,12 @@ https://labelstud.io/guide/export: coordinates in percent of the image's sides; 
 
 import re
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from sightline.errors import SightlineError, did_you_mean
 from sightline.guidance.base import Annotations, Image, Mark, Node, gather, ring, whole
-from sightline.guidance.content import Content, load
+from sightline.guidance.content import Content
 from sightline.pictures import SUFFIXES
 from sightline.regions import Brush, Points, Polygons, Region, Relative, Size, ellipse
 from sightline.regions.shapes import Boxes, Shape, stretch, turn
@@ -30,17 +30,12 @@ def knows(content: Content) -> bool:
     return isinstance(tasks, list) and bool(tasks) and isinstance(tasks[0], dict) and "annotations" in tasks[0]
 
 
-def read(path: str | Path) -> Annotations:
-    """Regions by image and class.
+def parse(content: Content) -> Annotations:
+    """Regions by image and class: what any annotator of an image marked; predictions are passed over.
 
     Raises:
-        SightlineError: the file is missing or wrong; the message says where.
+        SightlineError: a file is wrong; the message says where.
     """
-    return parse(load(Path(path)))
-
-
-def parse(content: Content) -> Annotations:
-    """Regions by image and class: what any annotator of an image marked; predictions are passed over."""
     tasks = [
         Node(task, f"{document.path}, task {place}")
         for document in content.documents

@@ -12,7 +12,7 @@ import numpy as np
 
 from sightline.errors import SightlineError
 from sightline.guidance.base import Annotations, Image, Mark, Node, gather, whole
-from sightline.guidance.content import Content, load
+from sightline.guidance.content import Content
 from sightline.listing import below, read_table
 from sightline.pictures import SUFFIXES, open_image
 from sightline.regions import MaskFile
@@ -29,17 +29,12 @@ def knows(content: Content) -> bool:
     return content.path.is_dir() and not content.documents and bool(below(content.path, SUFFIXES))
 
 
-def read(path: str | Path) -> Annotations:
+def parse(content: Content) -> Annotations:
     """Regions by image and class; an image is called as its mask's path is, without suffix.
 
     Raises:
-        SightlineError: the folder is missing or a file wrong; the message says which.
+        SightlineError: a file is wrong; the message says where.
     """
-    return parse(load(Path(path)))
-
-
-def parse(content: Content) -> Annotations:
-    """Regions by image and class."""
     folder = content.path
     named = [(file, file.relative_to(folder).with_suffix("").as_posix()) for file in below(folder, SUFFIXES)]
     twice = [name for name, count in Counter(name for _, name in named).items() if count > 1]

@@ -4,10 +4,8 @@ http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/index.html: pixels are co
 to the box.
 """
 
-from pathlib import Path
-
 from sightline.guidance.base import Annotations, Image, Mark, Node, gather
-from sightline.guidance.content import Content, Document, load
+from sightline.guidance.content import Content, Document
 from sightline.guidance.xml import Tag, is_tag, root
 from sightline.regions import Boxes
 
@@ -19,17 +17,12 @@ def knows(content: Content) -> bool:
     return is_tag(content.first(), "annotation")
 
 
-def read(path: str | Path) -> Annotations:
+def parse(content: Content) -> Annotations:
     """Regions by image and class.
 
     Raises:
-        SightlineError: a file is missing or wrong; the message says where.
+        SightlineError: a file is wrong; the message says where.
     """
-    return parse(load(Path(path)))
-
-
-def parse(content: Content) -> Annotations:
-    """Regions by image and class."""
     files = [(root(document), image(document)) for document in content.documents]
     marks = [mark(tag, picture) for tree, picture in files for tag in tree.all("object")]
     return gather(content.path, [picture for _, picture in files], marks)
