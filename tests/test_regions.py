@@ -375,3 +375,12 @@ def test_real_trimaps_hold_their_masks(data_root: Path) -> None:
         unsure = MaskFile(path, (255,), (128,), "evidence").draw((128, 128))
         assert (sure <= unsure).all()
         assert (mask.draw((128, 128)) & ~unsure).sum() <= 0.05 * sure.sum()
+
+
+def test_numbers_of_any_size_are_drawn_or_refused() -> None:
+    with pytest.raises(SightlineError, match="lies outside its image of 30 x 20"):
+        Points((1e300, 3.0)).draw((20, 30))
+    assert Points((3.0, 3.0), 1e300).draw((20, 30)).all()
+    line = Scribbles(((-1e300, 5.5, 1e300, 5.5),)).draw((20, 30))
+    assert (line.sum(), line[5].all()) == (30, True)
+    assert Boxes(((-1e300, 0.0, 1e300, 1.0),)).draw((20, 30)).sum() == 30

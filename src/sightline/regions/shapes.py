@@ -22,6 +22,9 @@ Array = npt.NDArray[Any]
 HALF_DIAGONAL = 0.5**0.5
 """From the centre of a pixel to its corner: a disc of this radius holds a centre wherever it lies."""
 
+FAR = 1e9
+"""Pixels beyond which nothing lies in an image: larger numbers, whose squares overflow, count as this."""
+
 
 class Shape(Region, Protocol):
     """A region whose coordinates can be scaled."""
@@ -129,7 +132,7 @@ def inside(marked: Flags, source: str, shape: str) -> Flags:
 
 def vertices(ring: Ring) -> Array:
     """(N, 2) x and y."""
-    return np.array(ring, np.float64).reshape(-1, 2)
+    return np.array(ring, np.float64).reshape(-1, 2).clip(-FAR, FAR)
 
 
 def stretch(ring: Sequence[float], x: float, y: float) -> Ring:
@@ -191,7 +194,7 @@ def at(points: Array, size: Size) -> Flags:
 
 def trace(marked: Flags, start: Array, end: Array, radius: float) -> None:
     """Mark the pixels whose centre is within `radius` of the line from `start` to `end`, both (x, y)."""
-    radius = max(radius, HALF_DIAGONAL)
+    radius = min(max(radius, HALF_DIAGONAL), FAR)
     rows, columns = frame(np.stack([start, end]), radius)
     window = marked[rows, columns]
     x = np.arange(window.shape[1]) + columns.start + 0.5 - start[0]
