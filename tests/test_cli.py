@@ -1,6 +1,7 @@
 """What a user types, and what a user gets wrong."""
 
 import json
+import logging
 import shutil
 
 import numpy as np
@@ -217,3 +218,17 @@ def test_interrupting(home, monkeypatch, capsys):
     monkeypatch.setattr("sightline.compare.compare", stop)
     assert main(["compare", "runs/plain", "runs/guided"]) == 130
     assert "--resume" in capsys.readouterr().err
+
+
+def test_help_says_defaults_where_there_are_some(capsys):
+    with pytest.raises(SystemExit):
+        main(["dfr", "--help"])
+    said = capsys.readouterr().out
+    assert "default: val" in " ".join(said.split())
+    assert "None" not in said
+
+
+def test_what_is_logged_is_shown(capsys):
+    logging.getLogger("sightline").setLevel(logging.NOTSET)
+    assert main(["layers", "nothing"]) == 1
+    assert logging.getLogger("sightline.data").isEnabledFor(logging.INFO)

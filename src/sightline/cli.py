@@ -1,6 +1,7 @@
 """The command line: demo, train, dfr, audit, compare, matrix, report, explain, annotate, layers, data."""
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 on success, 1 after a user's mistake (one message, no traceback), 130 when interrupted."""
     args = _parser().parse_args(argv)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("sightline").setLevel(logging.INFO)
     command: Callable[[argparse.Namespace], int | None] = args.command
     try:
         return command(args) or 0
@@ -389,6 +392,14 @@ def _count(text: str) -> int:
     return int(text)
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Says defaults where there are some."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        absent = action.default in (None, []) or action.default is False
+        return action.help if absent else super()._get_help_string(action)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sightline", description="Classifiers that decide on the right pixels: audit, fix, prove."
@@ -403,7 +414,7 @@ def _parser() -> argparse.ArgumentParser:
     def add(command: Callable[[argparse.Namespace], int | None], to: Any = commands) -> argparse.ArgumentParser:
         sub: argparse.ArgumentParser = to.add_parser(
             command.__name__, help=command.__doc__, description=command.__doc__,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=_Help,
         )  # fmt: skip
         sub.set_defaults(command=command)
         return sub
