@@ -1,7 +1,6 @@
 """What a user types, and what a user gets wrong."""
 
 import json
-import logging
 import shutil
 
 import numpy as np
@@ -226,9 +225,3 @@ def test_help_says_defaults_where_there_are_some(capsys):
     said = capsys.readouterr().out
     assert "default: val" in " ".join(said.split())
     assert "None" not in said
-
-
-def test_what_is_logged_is_shown(capsys):
-    logging.getLogger("sightline").setLevel(logging.NOTSET)
-    assert main(["layers", "nothing"]) == 1
-    assert logging.getLogger("sightline.data").isEnabledFor(logging.INFO)

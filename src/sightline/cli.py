@@ -1,7 +1,6 @@
 """The command line: demo, train, dfr, audit, compare, matrix, report, explain, annotate, layers, data."""
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 on success, 1 after a user's mistake (one message, no traceback), 130 when interrupted."""
     args = _parser().parse_args(argv)
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("sightline").setLevel(logging.INFO)
     command: Callable[[argparse.Namespace], int | None] = args.command
     try:
         return command(args) or 0
