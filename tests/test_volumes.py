@@ -132,6 +132,8 @@ def test_a_dicom_picture_comes_in_its_window(tmp_path):
     np.testing.assert_allclose(plain, 255.0 * stored / 1100, atol=0.501)
     path = write_dicom(tmp_path / "b.dcm", stored, WindowCenter=[500, 1], WindowWidth=[1000, 1])
     np.testing.assert_allclose(read_dicom_picture(path), 255 * np.clip(stored / 1000, 0, 1), atol=0.501)
+    empty = write_dicom(tmp_path / "d.dcm", stored, WindowCenter=500, WindowWidth=0)
+    np.testing.assert_array_equal(np.asarray(read_dicom_picture(empty)), plain)
     negative = write_dicom(tmp_path / "c.dcm", stored, PhotometricInterpretation="MONOCHROME1")
     np.testing.assert_allclose(np.asarray(read_dicom_picture(negative)), 255.0 - plain, atol=1)
 

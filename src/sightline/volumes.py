@@ -514,11 +514,11 @@ def _numbers(one: Slice, name: str) -> Affine:
 
 
 def _window(tags: Any) -> tuple[float, float] | None:
-    """The first window (centre, width) a file proposes."""
+    """The first window (centre, width) a file proposes; None where that has no width."""
     if "WindowCenter" not in tags or "WindowWidth" not in tags:
         return None
     centre, width = (np.atleast_1d(np.array(tags[name].value, np.float64)) for name in ("WindowCenter", "WindowWidth"))
-    return float(centre[0]), float(width[0])
+    return (float(centre[0]), float(width[0])) if width[0] > 0 else None
 
 
 def _times(sides: Sequence[int]) -> str:
