@@ -151,9 +151,10 @@ def between(low: float, high: float) -> slice:
 def fill(marked: Flags, points: Array) -> None:
     """Mark the pixels whose centre lies in the polygon `points` (N, 2), or else those its vertices lie in."""
     rows, columns = frame(points)
-    window, points = marked[rows, columns], points - (columns.start, rows.start)
-    enclosed = even_odd(points, window.shape)
-    window |= enclosed if enclosed.any() else at(points, window.shape)
+    window = marked[rows, columns]
+    # Not moved to the window first: that rounds, and a centre on an edge would fall to the other side.
+    enclosed = even_odd(points, (rows.start, columns.start), window.shape)
+    window |= enclosed if enclosed.any() else at(points - (columns.start, rows.start), window.shape)
 
 
 def frame(points: Array, margin: float = 0.0) -> tuple[slice, slice]:
@@ -162,25 +163,27 @@ def frame(points: Array, margin: float = 0.0) -> tuple[slice, slice]:
     return slice(max(0, int(top)), max(0, int(bottom))), slice(max(0, int(left)), max(0, int(right)))
 
 
-def even_odd(points: Array, size: Size) -> Flags:
+def even_odd(points: Array, corner: Size, size: Size) -> Flags:
     """Pixels whose centre the polygon `points` (N, 2) goes round an odd number of times.
 
-    Row by row: a pixel is inside if an odd number of edges crosses its row on its left. skimage asks every
-    edge for every pixel, which takes seconds on a photograph; Pillow rounds vertices and adds the outline.
+    Of the window of `size` whose first pixel lies in the row and column `corner`. Row by row: a pixel is inside if an
+    odd number of edges crosses its row on its left. skimage asks every edge for every pixel, which takes seconds on a
+    photograph; Pillow rounds vertices and adds the outline.
     """
     flips = np.zeros((size[0], size[1] + 1), np.bool_)
     for start, end in zip(points, np.roll(points, -1, axis=0), strict=True):
-        rows, columns = crossings(start, end, size)
+        rows, columns = crossings(start, end, corner, size)
         flips[rows, columns] ^= True
     return np.logical_xor.accumulate(flips, axis=1)[:, :-1]
 
 
-def crossings(start: Array, end: Array, size: Size) -> tuple[Array, Array]:
-    """Rows whose centre line the edge crosses, and of each the first column whose centre lies beyond."""
+def crossings(start: Array, end: Array, corner: Size, size: Size) -> tuple[Array, Array]:
+    """Rows of the window whose centre line the edge crosses, and of each the first column whose centre lies beyond."""
     (x0, y0), (x1, y1) = (start, end) if start[1] <= end[1] else (end, start)
-    rows = np.arange(max(0, ceil(y0 - 0.5)), min(size[0], ceil(y1 - 0.5)))
+    top, left = corner
+    rows = np.arange(max(top, ceil(y0 - 0.5)), min(top + size[0], ceil(y1 - 0.5)))
     x = x0 + (rows + 0.5 - y0) * ((x1 - x0) / (y1 - y0) if y1 > y0 else 0.0)
-    return rows, np.ceil(x - 0.5).clip(0, size[1]).astype(np.int64)
+    return rows - top, (np.ceil(x - 0.5).astype(np.int64) - left).clip(0, size[1])
 
 
 def at(points: Array, size: Size) -> Flags:
