@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from http.client import HTTPConnection, HTTPException
 from io import BytesIO
 from pathlib import Path
@@ -660,7 +661,11 @@ class Process:
 
     def __init__(self, folder: Path, *options: str) -> None:
         command = [sys.executable, "-m", "sightline", "annotate", str(folder), "--no-open", *options]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        # Tests that run in a shell's background inherit an interrupt that is ignored.
+        heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed
+        )
         assert self.process.stdout is not None
         self.link = self.process.stdout.readline().strip()
         self.port = int(self.link.split(":")[2].partition("/")[0])

@@ -75,9 +75,8 @@ class ContextSwap(Objective):
     Unlike a penalty on the map, it makes the background useless for the decision. Images without a mask stay as they
     are. Under "swap" a batch of one has no other image and trains on itself.
 
-    Beside `CE` the shortcut still pays on the images as they are. Where no training image breaks it, leave `CE` out and
-    hide the evidence that comes along with the background: else an image shows two objects, and its habitat tells
-    which of them does not count.
+    Where no training image breaks the shortcut, hide the evidence that comes along with the background: else an image
+    shows two objects, and the habitat tells which of them does not count.
 
     Args:
         weight: factor in the loss.
