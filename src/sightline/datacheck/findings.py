@@ -186,11 +186,11 @@ def shortcuts(
         yield Finding(
             "warning" if probe.name == FORM else "note", f"shortcut_{_slug(probe.name)}",
             f"The label can be told from the {probe.name}: {_scored(probe, chance)}",
-            _sentences(beside, _elsewhere(probe, chance)), TODO[probe.name],
+            _sentences(beside, _elsewhere(probe, chance)), ADVICE[probe.name],
         )  # fmt: skip
 
 
-TODO = {
+ADVICE = {
     FORM: "Crop, resize and save all classes alike; find out why their files differ.",
     WEIGHT: "Often what is shown. If it is how files were saved, save all again in one way, from the originals.",
     NAMES: "No network sees names, but what changed while files were collected follows their order: compare early with "
