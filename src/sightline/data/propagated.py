@@ -1,8 +1,7 @@
 """A few masks, propagated to the images that have none."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -74,7 +73,6 @@ class Propagated(Subset):
         self._drawn: dict[int, bytes] = {}
         if self.split == "train" and not has_mask.all():
             self._propagate()
-            self.has_mask = has_mask.copy()
             self.has_mask[list(self._drawn)] = True
 
     def facts(self) -> dict[str, Any]:
@@ -98,9 +96,8 @@ class Propagated(Subset):
         held = torch.arange(len(known)) % 5 == 4
         net = fit(images[~held], masks[~held], self.steps, self.width, self.seed)
         self.agreement = float(overlap(predict(net, images[held]), masks[held]).mean())
-        progress = tqdm(unknown, desc="drawing masks", unit=" images", leave=False, disable=None)
-        for indices in batched(progress, BATCH):
-            self._draw(net, indices)
+        for start in tqdm(range(0, len(unknown), BATCH), desc="drawing masks", leave=False, disable=None):
+            self._draw(net, unknown[start : start + BATCH])
         if self.agreement < DOUBTFUL:
             log.warning(
                 "%s: the masks drawn on held-out images agree with their own to %.2f only (intersection over union). "
@@ -126,10 +123,3 @@ class Propagated(Subset):
             F.interpolate(image.movedim(-1, 0).unsqueeze(0).float(), size, mode="bilinear", antialias=True)[0].byte(),
             (F.interpolate(masks.unsqueeze(0).float(), size, mode="area")[0] >= 0.5).byte(),
         )
-
-
-def batched(values: Iterable[int], size: int) -> Iterator[list[int]]:
-    """Lists of `size` values each, the last of what is left."""
-    rest = iter(values)
-    while taken := list(islice(rest, size)):
-        yield taken
