@@ -277,6 +277,12 @@ def test_a_box_is_hidden_whole_and_what_nobody_annotated_stays():
     torch.testing.assert_close(shown(on, ContextSwap(hide="box")), torch.lerp(other, on.image, keep))
 
 
+@pytest.mark.parametrize("outside", ["blur", "mean", "noise"])
+def test_only_another_image_has_evidence_to_hide(outside):
+    on = batch()
+    assert torch.equal(shown(on, ContextSwap(outside=outside, hide="box")), shown(on, ContextSwap(outside=outside)))
+
+
 def test_a_hole_is_filled_by_its_surroundings():
     image = torch.tensor([[[[0.2, 0.9, 0.6]]]]).double()
     hole = torch.tensor([[[[0.0, 1.0, 0.0]]]]).double()

@@ -105,7 +105,8 @@ class ContextSwap(Objective):
 
     def forward(self, step: Step, batch: Batch) -> dict[str, Tensor]:
         axes, mask = rank(step.model), evidence(step, batch, "ContextSwap")
-        source = batch.image if self.hide is None else self._without_evidence(batch, mask, axes)
+        shown = self.hide is None or self.outside != "swap"
+        source = batch.image if shown else self._without_evidence(batch, mask, axes)
         other = self._surroundings(source, axes, step.random("swap"))
         altered = surrounded(batch.image, other, mask, batch.has_mask, batch.image.ndim - axes - 1)
         return {"swap": classification_loss(step.run(altered, ()).logits, batch.label, self.smoothing)}
