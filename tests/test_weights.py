@@ -203,7 +203,7 @@ def test_overrides_reach_into_a_weight(read):
     ("arguments", "message"),
     [
         ({"epochs": [3, 1], "values": [1, 2]}, r"^recipe: Scheduled\(epochs=\[3.0, 1.0\].*ascend\.$"),
-        ({"epochs": [0], "values": [-1]}, "^recipe: the weight of 'values' is -1.0: expected a finite"),
+        ({"epochs": [0], "values": [-1]}, "^recipe: Scheduled: the weight of 'values' is -1.0: expected a finite"),
         ({"epoch": [0], "values": [1]}, "Option 'epoch' is not accepted.*Did you mean 'epochs'"),
         ({"epochs": [0], "values": ["x"]}, "Got value: x"),
     ],
