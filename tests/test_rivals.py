@@ -27,9 +27,9 @@ from sightline.objectives import (
     right_reasons_loss,
 )
 from sightline.objectives.localisation import peak_scaled
-from sightline.objectives.swap import blurred, hidden, mean_colour
 from sightline.passes import record
 from sightline.types import Batch
+from sightline.views import blurred, hidden, mean_colour
 
 SHAPES = {
     "images": (Deep, (3, 12, 12), 12),
@@ -272,7 +272,7 @@ def test_a_box_is_hidden_whole_and_what_nobody_annotated_stays():
             place[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = 1
     torch.manual_seed(11)
     shift = int(torch.randint(1, 6, (), generator=Step(nn.Identity()).random("swap")))
-    other = hidden(on.image, hole.unsqueeze(1), 0.15 * 12).roll(-shift, 0)
+    other = hidden(on.image, hole.unsqueeze(1)).roll(-shift, 0)
     keep = torch.where(on.has_mask.view(6, 1, 1), on.mask, 1).unsqueeze(1)
     torch.testing.assert_close(shown(on, ContextSwap(hide="box")), torch.lerp(other, on.image, keep))
 
@@ -286,10 +286,10 @@ def test_only_another_image_has_evidence_to_hide(outside):
 def test_a_hole_is_filled_by_its_surroundings():
     image = torch.tensor([[[[0.2, 0.9, 0.6]]]]).double()
     hole = torch.tensor([[[[0.0, 1.0, 0.0]]]]).double()
-    filled = hidden(image, hole, 1.0)
+    filled = hidden(image, hole)
     assert filled[0, 0, 0].tolist() == pytest.approx([0.2, 0.4, 0.6])
     whole = torch.rand(1, 3, 9, 9).double()
-    torch.testing.assert_close(hidden(whole, torch.ones(1, 1, 9, 9).double(), 1.0), mean_colour(whole))
+    torch.testing.assert_close(hidden(whole, torch.ones(1, 1, 9, 9).double()), mean_colour(whole))
 
 
 @pytest.mark.parametrize("outside", ["swap", "blur", "mean", "noise"])

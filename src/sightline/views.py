@@ -9,6 +9,9 @@ from torch import Tensor
 
 from sightline.maps import centres, hat, separable
 
+HIDING = 0.15
+"""Standard deviation of the blur that fills a hole, as a share of the image's short side."""
+
 
 @dataclass(frozen=True)
 class Crop:
@@ -113,7 +116,45 @@ def surrounded(image: Tensor, other: Tensor, mask: Tensor, has_mask: Tensor, cha
     return torch.lerp(other, image, keep.to(image))
 
 
+def blurred(image: Tensor, sigma: float, axes: int = 2) -> Tensor:
+    """`image` under a Gaussian of standard deviation `sigma` pixels along each of its last `axes` axes.
+
+    At an edge the weights of what lies inside are scaled to sum 1, so that a constant image stays one.
+    """
+    return separable(image, [_gaussian(length, sigma).to(image) for length in image.shape[-axes:]])
+
+
+def mean_colour(image: Tensor, axes: int = 2) -> Tensor:
+    """Each channel's own mean over the last `axes` axes, in the shape of `image`."""
+    return image.mean(tuple(range(-axes, 0)), keepdim=True).expand_as(image)
+
+
+def hidden(image: Tensor, hole: Tensor, axes: int = 2) -> Tensor:
+    """`image` with a hole filled by what lies around it: ``blur(keep * image) / blur(keep)``, where keep = 1 - hole.
+
+    The blur's standard deviation is 0.15 of the short side. Out of its reach the fill is the mean colour of what is
+    kept; of an image that is all hole, its own.
+
+    Args:
+        image: (..., C, *spatial).
+        hole: (..., 1, *spatial) in [0, 1], 1 = to be filled.
+        axes: number of spatial axes.
+    """
+    keep, spatial, little = 1 - hole, tuple(range(-axes, 0)), 1e-3
+    sigma = HIDING * min(image.shape[-axes:])
+    weight = keep + 1e-6
+    mean = (image * weight).sum(spatial, keepdim=True) / weight.sum(spatial, keepdim=True)
+    fill = (blurred(image * keep, sigma, axes) + little * mean) / (blurred(keep, sigma, axes) + little)
+    return torch.lerp(fill, image, keep.expand_as(image))
+
+
 def _tiled(cells: Tensor) -> Tensor:
     """(N, 4, ..., H, W) to (N, ..., 2H, 2W)."""
     rows = torch.cat(cells.unflatten(1, (2, 2)).unbind(2), -1)
     return torch.cat(rows.unbind(1), -2)
+
+
+def _gaussian(length: int, sigma: float) -> Tensor:
+    """(1, length, length) weights of a blur along one axis; each row sums to 1."""
+    cells = torch.arange(length, dtype=torch.float64)
+    return (-((cells.unsqueeze(1) - cells) ** 2) / (2 * sigma**2)).softmax(1).unsqueeze(0)

@@ -24,6 +24,7 @@ from sightline.data.marked import Marked
 from sightline.data.oct import OCT
 from sightline.data.pets import Pets
 from sightline.data.propagated import Propagated
+from sightline.data.swapped import Swapped
 from sightline.data.unrel import UnRel
 from sightline.data.voc import VOC
 from sightline.data.volumes import Volumes
@@ -56,6 +57,7 @@ __all__ = [
     "Pets",
     "Propagated",
     "Source",
+    "Swapped",
     "TwoColorMNIST",
     "UnRel",
     "Volumes",

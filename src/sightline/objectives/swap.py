@@ -6,16 +6,13 @@ import torch
 from torch import Tensor
 
 from sightline.explainers.arguments import number, one_of
-from sightline.maps import bounding_box, per_map, separable
+from sightline.maps import bounding_box, per_map
 from sightline.objectives.base import Objective, classification_loss, evidence, nonnegative
 from sightline.objectives.step import Step
 from sightline.objectives.weights import Weight
 from sightline.passes import rank
 from sightline.types import Batch
-from sightline.views import surrounded
-
-HIDING = 0.15
-"""Standard deviation of the blur that fills hidden evidence, as a share of the image's short side."""
+from sightline.views import blurred, hidden, mean_colour, surrounded
 
 
 def context_swap(image: Tensor, mask: Tensor, has_mask: Tensor, shift: int) -> Tensor:
@@ -31,42 +28,6 @@ def context_swap(image: Tensor, mask: Tensor, has_mask: Tensor, shift: int) -> T
         (B, C, *spatial). The other image's own evidence may show in the new background, as it would in life.
     """
     return surrounded(image, image.roll(-shift, 0), mask, has_mask)
-
-
-def blurred(image: Tensor, sigma: float, axes: int = 2) -> Tensor:
-    """`image` under a Gaussian of standard deviation `sigma` pixels along each of its last `axes` axes.
-
-    At an edge the weights of what lies inside are scaled to sum 1, so that a constant image stays one.
-    """
-    return separable(image, [_gaussian(length, sigma).to(image) for length in image.shape[-axes:]])
-
-
-def mean_colour(image: Tensor, axes: int = 2) -> Tensor:
-    """Each channel's own mean over the last `axes` axes, in the shape of `image`."""
-    return image.mean(tuple(range(-axes, 0)), keepdim=True).expand_as(image)
-
-
-def hidden(image: Tensor, hole: Tensor, sigma: float, axes: int = 2) -> Tensor:
-    """`image` with a hole filled by what lies around it: ``blur(keep * image) / blur(keep)``, where keep = 1 - hole.
-
-    Args:
-        image: (..., C, *spatial).
-        hole: (..., 1, *spatial) in [0, 1], 1 = to be filled.
-        sigma: the blur's standard deviation in pixels. Out of its reach the fill is the mean colour of what is kept;
-            of an image that is all hole, its own.
-        axes: number of spatial axes.
-    """
-    keep, spatial, little = 1 - hole, tuple(range(-axes, 0)), 1e-3
-    weight = keep + 1e-6
-    mean = (image * weight).sum(spatial, keepdim=True) / weight.sum(spatial, keepdim=True)
-    fill = (blurred(image * keep, sigma, axes) + little * mean) / (blurred(keep, sigma, axes) + little)
-    return torch.lerp(fill, image, keep.expand_as(image))
-
-
-def _gaussian(length: int, sigma: float) -> Tensor:
-    """(1, length, length) weights of a blur along one axis; each row sums to 1."""
-    cells = torch.arange(length, dtype=torch.float64)
-    return (-((cells.unsqueeze(1) - cells) ** 2) / (2 * sigma**2)).softmax(1).unsqueeze(0)
 
 
 class ContextSwap(Objective):
@@ -115,7 +76,7 @@ class ContextSwap(Objective):
         """The images without what their masks mark; those that nobody annotated stay as they are."""
         marked = mask * per_map(batch.has_mask, mask)
         hole = bounding_box(marked, axes).to(mask) if self.hide == "box" else marked
-        return hidden(batch.image, hole.unsqueeze(-axes - 1), HIDING * min(batch.image.shape[-axes:]), axes)
+        return hidden(batch.image, hole.unsqueeze(-axes - 1), axes)
 
     def _surroundings(self, image: Tensor, axes: int, generator: torch.Generator) -> Tensor:
         if self.outside == "blur":
