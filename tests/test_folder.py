@@ -142,6 +142,13 @@ def test_mask_fraction_counts_only_images_that_have_one(root: Path) -> None:
     assert Folder(str(root), "test", size=8, mask_fraction=0.5).has_mask.tolist() == [True, False]
 
 
+def test_classes_may_be_left_out(root: Path) -> None:
+    dogs = Folder(str(root), only=["dog"])
+    assert (dogs.classes, dogs.ids, dogs.labels.tolist()) == (("dog",), ("dog0", "dog1"), [0, 0])
+    with pytest.raises(SightlineError, match="Did you mean 'dog'"):
+        Folder(str(root), only=["dogs"])
+
+
 def test_an_id_in_two_classes_gets_its_class_in_front(root: Path) -> None:
     save(root / "images/dog/cat0.png", noise(9))
     edit(root, "dog0,dog", "cat0,dog")

@@ -152,6 +152,15 @@ def test_a_head_of_another_size_starts_afresh_and_says_so(tmp_path, caplog):
     assert "fc.weight" in caplog.text
 
 
+def test_a_run_directory_lends_its_weights_to_a_network_of_other_classes(tmp_path):
+    trained = load_model("sightline:cnn", num_classes=3, filters=[4, 8])
+    save(trained, tmp_path / "model.safetensors")
+    for weights in (tmp_path, tmp_path / "model.safetensors"):
+        model = load_model("sightline:cnn", num_classes=5, filters=[4, 8], pool="max", weights=str(weights))
+        assert torch.equal(model.net.block2[0].weight, trained.net.block2[0].weight)
+        assert model.net.head.weight.shape == (5, 8)
+
+
 @pytest.mark.parametrize(
     ("spec", "options", "message"),
     [

@@ -120,6 +120,12 @@ def test_settings(config, tmp_path, overrides):
     assert all(torch.isfinite(value).all() for value in weights(out).values())
 
 
+def test_validation_may_be_rarer(config, tmp_path):
+    out = train(config("training.epochs=3", "training.validate_every=2", objectives=["CE"]), tmp_path / "run")
+    with (out / "metrics.csv").open() as file:
+        assert sum(bool(row["val_loss"]) for row in csv.DictReader(file)) == 1
+
+
 def test_step_schedule_divides_by_epochs(config, tmp_path):
     out = train(
         config("training.epochs=3", "optimizer.name=sgd", "schedule.name=step", "schedule.every=1", objectives=["CE"]),

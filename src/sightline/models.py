@@ -24,6 +24,7 @@ from sightline.pools import swap_pool
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _METADATA = "sightline"
+_SAVED = "model.safetensors"
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +83,8 @@ def load(
             directory or model.safetensors of sightline's, which brings everything else with it.
         num_classes: outputs of the head.
         channels: of the images.
-        weights: a .safetensors or .pt/.pth state dict on disk for the network. A last linear layer of another size
-            keeps its random weights, with a warning: fine-tuning.
+        weights: a .safetensors or .pt/.pth state dict on disk for the network, or a run directory of sightline's. A
+            last linear layer of another size keeps its random weights, with a warning: fine-tuning.
         pool: "max" swaps the final global average pool for a maximum (GMP, Pillai and Pirsiavash, AAAI 2021).
         mean, std: per channel; default ImageNet's for torchvision and timm, 0.5 and 0.25 otherwise.
         arguments: further keyword arguments of the network's own constructor.
@@ -146,11 +147,9 @@ def save(model: Classifier, path: str | Path) -> None:
 
 
 def _load_saved(path: Path) -> Classifier:
-    path = path / "model.safetensors" if path.is_dir() else path
+    path = path / _SAVED if path.is_dir() else path
     if not path.is_file():
-        raise SightlineError(
-            f"{path} does not exist. Give a run directory or the model.safetensors that training wrote."
-        )
+        raise SightlineError(f"{path} does not exist. Give a run directory or the {_SAVED} that training wrote.")
     try:
         with safetensors.safe_open(str(path), "pt") as file:
             origin = json.loads((file.metadata() or {})[_METADATA])
@@ -289,8 +288,11 @@ def _load_weights(net: nn.Module, path: Path) -> None:
 
 
 def _read_state(path: Path) -> dict[str, Any]:
+    path = path / _SAVED if path.is_dir() else path
     if path.suffix == ".safetensors":
-        return safetensors.torch.load_file(path)
+        with safetensors.safe_open(str(path), "pt") as file:
+            prefix = "net." if _METADATA in (file.metadata() or {}) else ""
+            return {name.removeprefix(prefix): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     state = torch.load(path, map_location="cpu", weights_only=True)
     return dict(state.get("state_dict", state))
 

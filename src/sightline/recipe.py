@@ -91,6 +91,8 @@ class Training:
     """"groups" draws images so that every group comes equally often, as GroupDRO's authors do."""
     augment: list[Transform] = field(default_factory=list)
     """What training images go through, in this order, and their masks with them: see `sightline.augment`."""
+    validate_every: int = 1
+    """Epochs between validations; few shots make epochs of a few steps, shorter than a validation."""
     precision: Literal["32", "bf16"] = "32"
     accumulate: int = 1
     """Batches whose gradients are averaged for one step of the optimiser."""
@@ -106,6 +108,7 @@ class Training:
 
     def __post_init__(self) -> None:
         _at_least(1, "training", self, "epochs", "batch_size", "unlabelled_batch_size", "accumulate", "threads")
+        _at_least(1, "training", self, "validate_every")
         _at_least(0, "training", self, "workers", "clip")
         if self.balance and self.unlabelled_batch_size:
             raise SightlineError("training.balance and training.unlabelled_batch_size exclude each other: set one.")

@@ -92,6 +92,7 @@ def train(
         strategy="ddp" if devices * nodes > 1 else "auto",
         max_epochs=recipe.training.epochs,
         precision="bf16-mixed" if recipe.training.precision == "bf16" else "32-true",
+        check_val_every_n_epoch=recipe.training.validate_every,
         accumulate_grad_batches=recipe.training.accumulate,
         gradient_clip_val=recipe.training.clip,
         callbacks=[_checkpoints(out), Progress(refresh_rate=10)],

@@ -4,6 +4,7 @@ from sightline.data.base import Size, at_least
 from sightline.data.filed import Filed
 from sightline.guidance import guide, reshape
 from sightline.listing import find_root, list_entries
+from sightline.published import narrow
 
 
 class Folder(Filed):
@@ -33,6 +34,7 @@ class Folder(Filed):
             of `masks`: whatever `sightline.guidance` reads, recognised by its content, or "<format>:<path>".
         dilate: pixels of the image by which what is annotated grows.
         boxes: make of each mask the smallest box around it, as cheaper guidance would have been.
+        only: take the images of these classes alone; null for all.
 
     Raises:
         SightlineError: the folder, `splits.csv`, an image, a mask or an annotation is missing or bad; the message
@@ -52,6 +54,7 @@ class Folder(Filed):
         guidance: str | None = None,
         dilate: int = 0,
         boxes: bool = False,
+        only: list[str] | None = None,
     ) -> None:
         folder = find_root(root)
         self.root = root
@@ -59,7 +62,9 @@ class Folder(Filed):
         self.guidance = guidance
         self.dilate = at_least("dilate", dilate, 0)
         self.boxes = boxes
+        self.only = only
         entries = list_entries(folder)
+        entries = narrow(entries, only, sorted({str(entry.label) for entry in entries}))
         if guidance is not None:
             entries = guide(entries, folder, guidance)
         entries = reshape(entries, dilate, boxes)
