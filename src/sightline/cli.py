@@ -1,4 +1,4 @@
-"""The command line: demo, train, dfr, audit, compare, matrix, report, explain, annotate, layers, data."""
+"""The command line: demo, train, recipes, dfr, audit, compare, matrix, report, explain, annotate, layers, data."""
 
 import argparse
 import os
@@ -46,13 +46,24 @@ def train(args: argparse.Namespace) -> None:
     """Train a recipe."""
     from sightline import recipe, train
 
-    config = recipe.read(args.recipe, args.overrides)
+    config = recipe.read(args.recipe, args.overrides, args.row)
     if args.print_config:
         print(recipe.dump(config), end="")
         return
     out = args.out or Path("runs") / Path(args.recipe).stem
     train.train(config, out, resume=args.resume, devices=args.devices, nodes=args.nodes, accelerator=args.accelerator)
     print(f"trained: {out}")
+
+
+def recipes(args: argparse.Namespace) -> int:
+    """List recipes, what they need and what they lack; of a single one, its rows, commands and deviations."""
+    from sightline import cookbook
+
+    entries, failures = cookbook.find(args.place)
+    print(cookbook.WRITERS[args.format or ("markdown" if args.place.is_file() else "text")](entries))
+    for path, reason in failures.items():
+        print(f"sightline: {path}: {reason}", file=sys.stderr)
+    return int(bool(failures))
 
 
 def dfr(args: argparse.Namespace) -> None:
@@ -425,12 +436,17 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "overrides", nargs="*", metavar="key=value", help="such as optimizer.lr=1e-3 or objectives.1.weight=3"
     )
+    sub.add_argument("--row", help="of the tables that the recipe names: apply its overrides, before those given here")
     sub.add_argument("--out", type=Path, help="run directory; default runs/<recipe's name>")
     sub.add_argument("--resume", action="store_true", help="go on from the last whole epoch in --out")
     sub.add_argument("--devices", type=_count, default=1, help="processes per node, one for each device")
     sub.add_argument("--nodes", type=_count, default=1)
     sub.add_argument("--accelerator", default="auto", choices=["auto", "cpu", "gpu"])
     sub.add_argument("--print_config", action="store_true", help="print the resolved recipe and stop")
+
+    sub = add(recipes)
+    sub.add_argument("place", nargs="?", type=Path, default=Path("recipes"), metavar="PLACE", help="folder or recipe")
+    sub.add_argument("--format", choices=["text", "markdown", "json"], help="default: text, markdown of one recipe")
 
     sub = add(dfr)
     sub.add_argument("run", type=Path, metavar="RUN", help="run directory; it stays as it is")

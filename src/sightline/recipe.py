@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from inspect import signature
 from numbers import Number
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
@@ -14,6 +15,7 @@ from jsonargparse.typing import register_type
 
 from sightline import augment, models, objectives
 from sightline import data as datasets
+from sightline.about import About, Table
 from sightline.augment import Transform
 from sightline.data import Source
 from sightline.errors import SightlineError, did_you_mean
@@ -125,6 +127,7 @@ class Recipe:
     schedule: Schedule = field(default_factory=Schedule)
     training: Training = field(default_factory=Training)
     seed: int = 0
+    about: About | None = None
 
     def __post_init__(self) -> None:
         _at_least(0, "recipe", self, "seed")
@@ -134,29 +137,23 @@ class Recipe:
         return models.load(num_classes=len(self.data.classes), channels=self.data.channels, **vars(self.model))
 
 
-def read(path: str | Path, overrides: Sequence[str] = ()) -> Namespace:
+def read(path: str | Path, overrides: Sequence[str] = (), row: str | None = None) -> Namespace:
     """Read a YAML recipe, apply `key=value` overrides, check every name and type; nothing is built yet.
 
     A key is a dotted path; numbers index lists and `init_args` may be left out: `objectives.1.weight=3`,
-    `data.correlation=0`, `optimizer.lr=1e-3`. Values are YAML.
+    `data.correlation=0`, `optimizer.lr=1e-3`. Values are YAML. Those of a `row`, see `About`, go first.
 
     Raises:
-        SightlineError: a missing file, bad YAML, a misspelt or missing key, a value of the wrong type.
+        SightlineError: a missing file, bad YAML, a misspelt or missing key, a value of the wrong type, an unknown row.
     """
-    try:
-        config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SightlineError(f"cannot read the recipe {path}: {getattr(error, 'strerror', None) or error}.") from error
-    except yaml.YAMLError as error:
-        raise SightlineError(f"the recipe {path} is not YAML: {error}") from error
-    if not isinstance(config, dict):
-        raise SightlineError(f"the recipe {path} holds no keys: expected {', '.join(signature(Recipe).parameters)}.")
+    config = _load(path)
+    if row is not None:
+        about = part(_checked(config, path), "about") or About()
+        overrides = [*about.overrides(row), *overrides]
+        config["about"]["row"] = row
     for override in overrides:
         _override(config, override)
-    try:
-        return cast(Namespace, _parser().parse_object(config))
-    except ArgumentError as error:
-        raise SightlineError(f"recipe {path}: {_explained(str(error))}") from error
+    return _checked(config, path)
 
 
 def build(config: Namespace) -> Recipe:
@@ -171,6 +168,13 @@ def build(config: Namespace) -> Recipe:
         raise
     except ValueError as error:
         raise SightlineError(f"recipe: {_reason(str(error))}") from error
+
+
+def part(config: Namespace, name: str) -> Any:
+    """Construct one part of what `read` has checked, such as "objectives", and nothing else: no data are looked for."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument(f"--{name}", type=get_type_hints(Recipe)[name])
+    return parser.instantiate(Namespace({name: config[name]}))[name]  # type: ignore[no-untyped-call]
 
 
 def dump(config: Namespace) -> str:
@@ -188,6 +192,25 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         elif a != b:
             lines.append(f"{prefix}{key}: {a} -> {b}")
     return lines
+
+
+def _load(path: str | Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SightlineError(f"cannot read the recipe {path}: {getattr(error, 'strerror', None) or error}.") from error
+    except yaml.YAMLError as error:
+        raise SightlineError(f"the recipe {path} is not YAML: {error}") from error
+    if not isinstance(config, dict):
+        raise SightlineError(f"the recipe {path} holds no keys: expected {', '.join(signature(Recipe).parameters)}.")
+    return config
+
+
+def _checked(config: dict[str, Any], path: str | Path) -> Namespace:
+    try:
+        return cast(Namespace, _parser().parse_object(deepcopy(config)))
+    except ArgumentError as error:
+        raise SightlineError(f"recipe {path}: {_explained(str(error))}") from error
 
 
 def _at_least(least: int, part: str, settings: object, *names: str) -> None:
@@ -288,7 +311,6 @@ def _names() -> Iterable[str]:
     """Every word a recipe may use."""
     classes = [c for m in (objectives, datasets, augment.v2) for c in vars(m).values() if isinstance(c, type)]
     classes += augment.Solid.__subclasses__()
-    parameters = [
-        name for c in (Recipe, Model, Optimizer, Schedule, Training, *classes) for name in signature(c).parameters
-    ]
+    settings = Recipe, Model, Optimizer, Schedule, Training, About, Table
+    parameters = [name for c in (*settings, *classes) for name in signature(c).parameters]
     return dict.fromkeys([*parameters, *(c.__name__ for c in classes)])

@@ -296,7 +296,8 @@ def _finished(out: Path, text: str, resume: bool) -> bool:
                 f"there is nothing to resume in {out}: it holds no recipe.yaml. Leave --resume out to begin."
             )
         return False
-    changed = differences(yaml.safe_load(recipe.read_text(encoding="utf-8")), yaml.safe_load(text))
+    old, new = (yaml.safe_load(t) | {"about": None} for t in (recipe.read_text(encoding="utf-8"), text))
+    changed = differences(old, new)
     if changed:
         raise SightlineError(
             f"{out} was begun with another recipe: {'; '.join(changed)}. "

@@ -23,6 +23,8 @@ class Objective(nn.Module):
 
     weights: dict[str, Weight]
     explainers: tuple[Explainer, ...] = ()
+    needs: tuple[str, ...] = ()
+    """What it takes from people beside labels: "masks", "groups", "a first run"."""
 
     def forward(self, step: Step, batch: Batch) -> dict[str, Tensor]:
         """The terms of this step, each a scalar; those with a weight carry a graph."""

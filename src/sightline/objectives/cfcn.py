@@ -82,6 +82,8 @@ class CFCN(Objective):
         SightlineError: an unknown choice, or a weight that is none.
     """
 
+    needs = ("masks",)
+
     def __init__(
         self,
         variant: Literal["F", "C"] = "C",

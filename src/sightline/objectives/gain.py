@@ -87,6 +87,7 @@ class GAIN(Objective):
         self.weights = nonnegative(**{k: w for k, w in (("gain_am", weight), ("gain_e", external)) if w != 0})
         if not self.weights:
             raise SightlineError("GAIN(weight=0, external=0) has no term: give one of them a weight.")
+        self.needs = ("masks",) * ("gain_e" in self.weights)
         self.explainers = (HeldGradCAM(layer) if order == 1 else GradCAM(layer),)
         self.sigma, self.omega, self.order, self.score = sigma, omega, order, score
         self.align_corners, self.bn_update, self.fill = align_corners, bn_update, fill

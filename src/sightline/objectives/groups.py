@@ -62,6 +62,8 @@ class GroupDRO(Objective):
             called `meet`.
     """
 
+    needs = ("groups",)
+
     q: Tensor
     """(groups,) weights that sum to 1, in the order of the groups' names."""
     group: Tensor

@@ -74,6 +74,8 @@ class JTT(Objective):
             images; from the first step, nobody called `meet`.
     """
 
+    needs = ("a first run",)
+
     factor: Tensor
     """(images,) weight of each training image, of mean 1."""
 

@@ -65,6 +65,8 @@ class Energy(Objective):
             None is `GradCAM()`.
     """
 
+    needs = ("masks",)
+
     def __init__(self, weight: Weight = 1.0, explainer: Explainer | None = None) -> None:
         super().__init__()
         self.weights = nonnegative(energy=weight)
@@ -87,6 +89,8 @@ class L1(Objective):
         explainer: whose map of the label, at the layer or at the image; signed maps count by their positive part.
             None is `GradCAM()`.
     """
+
+    needs = ("masks",)
 
     def __init__(self, weight: Weight = 1.0, explainer: Explainer | None = None) -> None:
         super().__init__()

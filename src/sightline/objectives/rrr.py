@@ -58,6 +58,8 @@ class RRR(Objective):
         explainer: whose map of the label is to vanish outside the evidence; None penalises log-probabilities.
     """
 
+    needs = ("masks",)
+
     def __init__(self, weight: Weight = 1.0, explainer: Explainer | None = None) -> None:
         super().__init__()
         self.weights = nonnegative(rrr=weight)

@@ -49,6 +49,8 @@ class ContextSwap(Objective):
             mask, or the "mask" itself, whose shape then shows. None leaves it where it is.
     """
 
+    needs = ("masks",)
+
     def __init__(
         self,
         weight: Weight = 1.0,
