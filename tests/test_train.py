@@ -135,6 +135,24 @@ def test_step_schedule_divides_by_epochs(config, tmp_path):
     assert state["lr_schedulers"][0]["_last_lr"] == [pytest.approx(3e-3 * 0.1**3)]
 
 
+def test_steps_come_at_milestones_and_the_head_has_its_own_rate(config, tmp_path):
+    steps = ("schedule.name=step", "schedule.milestones=[1, 2]", "schedule.gamma=0.5")
+    out = train(
+        config("training.epochs=3", "optimizer.name=sgd", "optimizer.head_lr=0.2", *steps, objectives=["CE"]),
+        tmp_path / "run",
+    )
+    state = torch.load(out / "checkpoint.ckpt", weights_only=True)
+    assert state["lr_schedulers"][0]["_last_lr"] == [pytest.approx(3e-3 / 4), pytest.approx(0.2 / 4)]
+    head, rest = (len(group["params"]) for group in state["optimizer_states"][0]["param_groups"][::-1])
+    assert (head, rest) == (2, len(weights(out)) - 2 - 3 * 2)
+
+
+def test_a_rate_for_a_head_that_is_none(config, tmp_path):
+    with pytest.raises(SightlineError, match=r"optimizer\.head_lr.*has none"):
+        train(config("optimizer.head_lr=1", "model.spec=sightline:cfcn_c"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_interrupted_run_goes_on_to_the_same_bits(config, tmp_path):
     whole = train(config(), tmp_path / "whole")
     part = tmp_path / "part"

@@ -260,12 +260,16 @@ def _class_keywords(factory: Callable[..., nn.Module], own: Mapping[str, Any]) -
         return set()
 
 
+def last_linear(net: nn.Module) -> str | None:
+    """The name of a network's last linear layer; None if it has none."""
+    return next((name for name, m in reversed(list(net.named_modules())) if isinstance(m, nn.Linear)), None)
+
+
 def _load_weights(net: nn.Module, path: Path) -> None:
     """Load a state dict; tensors of the last linear layer may have another shape and are then left as they are."""
     try:
         state = _read_state(path)
-        head = next((name for name, m in reversed(list(net.named_modules())) if isinstance(m, nn.Linear)), None)
-        own = net.state_dict()
+        head, own = last_linear(net), net.state_dict()
         fresh = [
             f"{head}.{part}" for part in ("weight", "bias") if f"{head}.{part}" in own and f"{head}.{part}" in state
         ]

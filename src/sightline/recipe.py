@@ -53,21 +53,25 @@ class Optimizer:
 
     name: Literal["sgd", "adamw"] = "adamw"
     lr: float = 1e-3
+    head_lr: float | None = None
+    """Rate of the network's last linear layer, where it is to differ from the other layers'."""
     weight_decay: float = 1e-2
     momentum: float = 0.9
     nesterov: bool = False
 
     def __post_init__(self) -> None:
-        _at_least(0, "optimizer", self, "lr", "weight_decay", "momentum")
+        _at_least(0, "optimizer", self, "lr", "head_lr", "weight_decay", "momentum")
 
 
 @dataclass
 class Schedule:
-    """Learning rate over time: constant, divided every so many epochs, along a cosine to zero, or one cycle."""
+    """Learning rate over time: constant, in steps, along a cosine to zero, or one cycle."""
 
     name: Literal["constant", "step", "cosine", "onecycle"] = "cosine"
     every: int = 30
     """Epochs between the steps of "step"."""
+    milestones: list[int] | None = None
+    """Epochs after which the steps come instead, such as [24, 30]."""
     gamma: float = 0.1
     """Factor of each step of "step"."""
     warmup: float = 0.3

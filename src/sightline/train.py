@@ -15,7 +15,7 @@ import torch
 import yaml
 from jsonargparse import Namespace
 from torch import Tensor
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, StepLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from sightline import __version__
@@ -25,7 +25,7 @@ from sightline.data import Source
 from sightline.errors import SightlineError
 from sightline.files import read_json, whole, write_json, write_text
 from sightline.loading import BalancedSampler, MixedSampler, Seeded, divided, plain_failures
-from sightline.models import Classifier, save
+from sightline.models import Classifier, last_linear, save
 from sightline.objectives import Guided
 from sightline.objectives.base import classification_loss
 from sightline.passes import logits_of
@@ -137,6 +137,7 @@ class Module(L.LightningModule):
             divided(met.has_label)
         if recipe.training.balance:
             BalancedSampler(met.groups)
+        self._groups()
         if recipe.training.augment:
             Augmented(met, recipe.training.augment, met.channels)
         self.earlier, self.began = 0.0, time.monotonic()
@@ -192,18 +193,18 @@ class Module(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The recipe's optimiser, with its schedule stepped after every batch."""
-        settings = self.recipe.optimizer
+        settings, groups = self.recipe.optimizer, self._groups()
         optimizer: torch.optim.Optimizer
         if settings.name == "sgd":
             optimizer = torch.optim.SGD(
-                self.parameters(),
+                groups,
                 settings.lr,
                 weight_decay=settings.weight_decay,
                 momentum=settings.momentum,
                 nesterov=settings.nesterov,
             )
         else:
-            optimizer = torch.optim.AdamW(self.parameters(), settings.lr, weight_decay=settings.weight_decay)
+            optimizer = torch.optim.AdamW(groups, settings.lr, weight_decay=settings.weight_decay)
         scheduler = self._schedule(optimizer)
         if scheduler is None:
             return optimizer
@@ -222,11 +223,24 @@ class Module(L.LightningModule):
         if schedule.name == "onecycle":
             # SGD keeps the momentum the recipe states; AdamW's first beta is cycled, as is PyTorch's default.
             cycled = self.recipe.optimizer.name == "adamw"
-            lr = self.recipe.optimizer.lr
-            return OneCycleLR(optimizer, lr, steps, pct_start=schedule.warmup, cycle_momentum=cycled)
+            rates = [group["lr"] for group in optimizer.param_groups]
+            return OneCycleLR(optimizer, rates, steps, pct_start=schedule.warmup, cycle_momentum=cycled)
         if schedule.name == "step":
-            return StepLR(optimizer, schedule.every * max(1, steps // self.recipe.training.epochs), schedule.gamma)
+            epochs = self.recipe.training.epochs
+            ends = schedule.milestones or range(schedule.every, epochs + 1, schedule.every)
+            return MultiStepLR(optimizer, [end * max(1, steps // epochs) for end in ends], schedule.gamma)
         return None
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """The parameters by learning rate: all of them, or the last linear layer's apart."""
+        rate, name = self.recipe.optimizer.head_lr, last_linear(self.model.net)
+        if rate is None:
+            return [{"params": list(self.parameters())}]
+        if name is None:
+            raise SightlineError("optimizer.head_lr: this network has no last linear layer. Leave it out.")
+        head = dict.fromkeys(self.model.net.get_submodule(name).parameters())
+        rest = [parameter for parameter in self.parameters() if parameter not in head]
+        return [{"params": rest}, {"params": list(head), "lr": rate}]
 
     def _data(self, split: str) -> Source:
         own = self.recipe.data
