@@ -110,6 +110,18 @@ def test_a_model_of_ones_own_on_a_folder(home):
     )
 
 
+def test_the_data_of_a_run_at_another_size(home):
+    assert main(["audit", "runs/guided", "--override", "data.size=40", "--out", "large"]) == 0
+    with np.load(home / "large/test/gallery.npz") as gallery:
+        assert gallery["image"].shape[1:3] == (40, 40)
+
+
+def test_a_dataset_by_name(home):
+    data = ["--data", "Habitats:per_digit=1,size=24", "--split", "shifted"]
+    assert main(["audit", "sightline:cnn", *data, "--out", "named"]) == 0
+    assert json.loads((home / "named/shifted/summary.json").read_text())["data"]["name"] == "Habitats"
+
+
 def test_print_config_is_a_recipe(home, capsys):
     assert main(["train", "guided.yaml", "training.epochs=3", "--print_config"]) == 0
     resolved = yaml.safe_load(capsys.readouterr().out)
@@ -178,6 +190,8 @@ def test_bad_data_stops_before_anything_is_trained(home, capsys, breaks, message
         (["report", "data"], "no comparison.json, summary.json or matrix.json"),
         (["layers", "torchvision:resnet81"], "Did you mean"),
         (["audit", "timm:resnet18", "--data", "data"], "pass --out"),
+        (["audit", "timm:resnet18", "--data", "data", "--override", "data.size=8"], "no recipe to override"),
+        (["audit", "runs/plain", "--override", "data.sice=8"], "Did you mean 'size'"),
     ],
 )
 def test_mistakes_are_named(home, capsys, arguments, message):

@@ -46,14 +46,15 @@ class Subject:
     seed: int | None = None
 
 
-def of_run(folder: str | Path, split: str = "test") -> tuple[Subject, Source]:
-    """The trained model of a run directory, and the data of its recipe on `split`.
+def of_run(folder: str | Path, split: str = "test", overrides: Sequence[str] = ()) -> tuple[Subject, Source]:
+    """The trained model of a run directory, and the data of its recipe on `split`, or what `overrides` make of them.
 
     Raises:
-        SightlineError: the directory holds no recipe or no trained model, or the data cannot be read.
+        SightlineError: the directory holds no recipe or no trained model, an override is none, or the data cannot be
+            read.
     """
     folder = Path(folder)
-    made = recipe.build(recipe.read(folder / "recipe.yaml", [f"data.split={split}"]))
+    made = recipe.build(recipe.read(folder / "recipe.yaml", [*overrides, f"data.split={split}"]))
     return Subject(models.load(f"file:{folder}"), folder.name, made.model.spec, made.seed), made.data
 
 

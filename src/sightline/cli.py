@@ -203,24 +203,34 @@ def _subject(name: str, args: argparse.Namespace) -> "tuple[Subject, Source]":
     """A run directory with its own data, or any model with the data of --data."""
     from sightline import models
     from sightline.audit import Subject, of_run
-    from sightline.data import Folder, Habitats
 
     folder = Path(name)
     if (folder / "recipe.yaml").exists():
         if args.data or args.weights:
             raise SightlineError(
-                f"{folder} brings its data and weights. For other data name it file:{folder}, with --data."
+                f"{folder} brings its data and weights. For other data name it file:{folder}, with --data; for the "
+                "same at another size pass --override data.size=448."
             )
-        return of_run(folder, args.split[0])
+        return of_run(folder, args.split[0], args.override)
     _refuse_unless_model(name, " with --data")
     if args.data is None:
         raise SightlineError(f"{name} brings no data of its own: pass --data FOLDER, or --data Habitats.")
-    data = (
-        Habitats(args.split[0]) if args.data == "Habitats" else Folder(args.data, split=args.split[0], size=args.size)
-    )
+    if args.override:
+        raise SightlineError(f"{name} is no run: it has no recipe to override. Say it in --data, as Habitats:size=64.")
+    data = _data(args.data, args.split[0], args.size)
     model = models.load(name, num_classes=len(data.classes), channels=data.channels, weights=args.weights)
     called = run.name if (run := _run(name)) else name.replace(":", "-").replace("/", "-")
     return Subject(model, called, name), data
+
+
+def _data(target: str, split: str, size: int | None) -> "Source":
+    """A dataset by name, or a folder."""
+    from sightline.data import Folder
+
+    if not Path(target).exists() and target.partition(":")[0] in (kinds := _data_sets()):
+        told = {"split": split} | ({"size": size} if size else {})
+        return words.made(target, kinds, "dataset", **told)
+    return Folder(target, split=split, size=size or 224)
 
 
 def _explained(project: "Project", args: argparse.Namespace) -> "Iterator[Path]":
@@ -463,8 +473,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--split", nargs="+", default=["test"])
     sub.add_argument("--out", type=Path, help="default: audit/<split> inside the run directory")
-    sub.add_argument("--data", help="folder of images (see docs/data.md) or Habitats, for models that are not runs")
-    sub.add_argument("--size", type=_count, default=224, help="side of the images of --data")
+    sub.add_argument(
+        "--override", nargs="+", default=[], metavar="key=value", help="of a run's recipe, such as data.size=448"
+    )
+    sub.add_argument(
+        "--data", metavar="DATA",
+        help="for models that are no runs: folder of images (see docs/data.md), or dataset such as UnRel:only=[cat,dog]",
+    )  # fmt: skip
+    sub.add_argument("--size", type=_count, help="side of the images of --data; default 224, or the dataset's own")
     sub.add_argument("--weights", help="state dict for a model that is not a run")
     sub.add_argument("--layer", help="where the maps live; found if left out")
     sub.add_argument("--averaged", action="store_true", help="channel-averaged Grad-CAM instead of element-wise")
