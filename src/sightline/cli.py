@@ -478,7 +478,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument(
         "--data", metavar="DATA",
-        help="for models that are no runs: folder of images (see docs/data.md), or dataset such as UnRel:only=[cat,dog]",
+        help="for models that are no runs: folder of images (docs/data.md), or a dataset such as UnRel:only=[cat,dog]",
     )  # fmt: skip
     sub.add_argument("--size", type=_count, help="side of the images of --data; default 224, or the dataset's own")
     sub.add_argument("--weights", help="state dict for a model that is not a run")

@@ -137,7 +137,7 @@ class Module(L.LightningModule):
             divided(met.has_label)
         if recipe.training.balance:
             BalancedSampler(met.groups)
-        self._groups()
+        self._parameter_groups()
         if recipe.training.augment:
             Augmented(met, recipe.training.augment, met.channels)
         self.earlier, self.began = 0.0, time.monotonic()
@@ -193,7 +193,7 @@ class Module(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The recipe's optimiser, with its schedule stepped after every batch."""
-        settings, groups = self.recipe.optimizer, self._groups()
+        settings, groups = self.recipe.optimizer, self._parameter_groups()
         optimizer: torch.optim.Optimizer
         if settings.name == "sgd":
             optimizer = torch.optim.SGD(
@@ -231,7 +231,7 @@ class Module(L.LightningModule):
             return MultiStepLR(optimizer, [end * max(1, steps // epochs) for end in ends], schedule.gamma)
         return None
 
-    def _groups(self) -> list[dict[str, Any]]:
+    def _parameter_groups(self) -> list[dict[str, Any]]:
         """The parameters by learning rate: all of them, or the last linear layer's apart."""
         rate, name = self.recipe.optimizer.head_lr, last_linear(self.model.net)
         if rate is None:
