@@ -229,7 +229,8 @@ def _data(target: str, split: str, size: int | None) -> "Source":
 
     if not Path(target).exists() and target.partition(":")[0] in (kinds := _data_sets()):
         told = {"split": split} | ({"size": size} if size else {})
-        return words.made(target, kinds, "dataset", **told)
+        named: Source = words.made(target, kinds, "dataset", **told)
+        return named
     return Folder(target, split=split, size=size or 224)
 
 
