@@ -57,6 +57,19 @@ def test_splits_share_no_source_digit() -> None:
     assert own_habitat(test).mean() == pytest.approx(0.73, abs=0.08)
 
 
+def test_some_digits_alone_lie_in_no_habitats_but_theirs() -> None:
+    train = Habitats(size=24, per_digit=1, correlation=0.6, only=["8", "0"])
+    assert train.classes == ("0", "8")
+    assert set(train.groups) == {"0/grass", "0/rocket", "8/grass", "8/rocket"}
+    assert np.mean(np.isin(train.groups, ["0/grass", "8/rocket"])) == pytest.approx(0.8, abs=0.08)
+    assert set(train.on("swapped").groups) == {"0/rocket", "8/grass"}
+    digits = habitats.source_digits()[1][[int(name.split("-")[0]) for name in train.ids]]
+    np.testing.assert_array_equal(digits, np.array([0, 8])[train.labels])
+    assert set(train.ids) == {name for name, label in zip(small().ids, small().labels, strict=True) if label in (0, 8)}
+    with pytest.raises(SightlineError, match="only: there is no digit '08'"):
+        Habitats(only=["08"])
+
+
 def at_home(correlation: float) -> np.ndarray:
     labels = np.repeat(np.arange(10), 300)
     plan = habitats.scenes("train", labels, correlation, (48, 48), seed=0)

@@ -11,10 +11,13 @@ from PIL import Image
 
 from sightline.data.base import Size, Source, at_least, fraction, pair
 from sightline.data.habits import SPLITS, Integers, below, choose_habit, drawn_as
-from sightline.errors import SightlineError
+from sightline.errors import SightlineError, did_you_mean
 from sightline.pictures import Pixels
 
 Tones = npt.NDArray[np.int32]
+
+DIGITS = tuple("0123456789")
+EVERY = np.arange(len(DIGITS))
 
 PHOTOGRAPHS = {
     "grass": "grass.png",
@@ -89,11 +92,15 @@ class Habitats(Source):
         mask_fraction: share in [0, 1] of the training images of each class that keep their mask.
         label_fraction: share that show their label; the others say -1.
         seed: seed of everything random but the assignment of source digits to splits, which is fixed.
+        only: take these digits alone, such as ["0", "8"], and no habitats but theirs; null for all.
+
+    Raises:
+        SightlineError: an argument out of range, or `only` names what is no digit.
     """
 
     name = "Habitats"
     splits = SPLITS
-    classes = tuple("0123456789")
+    classes: tuple[str, ...]
     size: tuple[int, int]
     channels = 3
 
@@ -106,8 +113,11 @@ class Habitats(Source):
         mask_fraction: float = 1.0,
         label_fraction: float = 1.0,
         seed: int = 0,
+        only: list[str] | None = None,
     ) -> None:
         super().__init__(split, mask_fraction, seed, label_fraction)
+        self.only = only
+        self.classes = chosen(only)
         self.correlation = fraction("correlation", correlation)
         self.size = drawable(pair("size", size))
         self.per_digit = at_least("per_digit", per_digit, 1)
@@ -115,18 +125,32 @@ class Habitats(Source):
 
     def _draw(self) -> None:
         digits, targets = source_digits()
-        origin = np.repeat(members(self.split), self.per_digit)
-        self.labels = targets[origin]
+        own = np.array(self.classes, np.int64)
+        origin = np.repeat(members(self.split, own), self.per_digit)
+        self.labels = np.searchsorted(own, targets[origin])
         self.ids = tuple(f"{digit:04d}-{copy % self.per_digit}" for copy, digit in enumerate(origin))
-        plan = list(scenes(self.split, self.labels, self.correlation, self.size, self.seed))
+        plan = list(scenes(self.split, self.labels, self.correlation, self.size, self.seed, own))
         habitats = np.array(list(PHOTOGRAPHS))[[scene.habitat for scene in plan]]
-        self.groups = np.array([f"{label}/{habitat}" for label, habitat in zip(self.labels, habitats, strict=True)])
+        names = np.array(self.classes)[self.labels]
+        self.groups = np.array([f"{name}/{habitat}" for name, habitat in zip(names, habitats, strict=True)])
         painted = [paint(digits[digit], scene, self.size) for digit, scene in zip(origin, plan, strict=True)]
         self._images, self._masks = (np.stack(part) for part in zip(*painted, strict=True))
         self.annotate(np.ones(len(origin), np.bool_))
 
     def read(self, index: int) -> tuple[Pixels, Pixels]:
         return self._images[index], self._masks[index]
+
+
+def chosen(only: list[str] | None) -> tuple[str, ...]:
+    """The digits `only` names, ascending; all for None.
+
+    Raises:
+        SightlineError: one of them is no digit.
+    """
+    for name in only or ():
+        if name not in DIGITS:
+            raise SightlineError(f"only: there is no digit {name!r}. {did_you_mean(name, DIGITS)}")
+    return tuple(sorted(set(only or DIGITS)))
 
 
 def drawable(size: tuple[int, int]) -> tuple[int, int]:
@@ -165,22 +189,24 @@ def photograph(habitat: str, short_side: int) -> Pixels:
     return np.asarray(image.resize([round(side * scale) for side in image.size], Image.Resampling.BOX))
 
 
-def members(split: str) -> Integers:
-    """Which source digits belong to a split, ascending."""
+def members(split: str, own: Integers = EVERY) -> Integers:
+    """Which source digits that show one of `own` belong to a split, ascending."""
     targets = source_digits()[1]
     order = np.argsort(np.random.PCG64(0).random_raw(len(targets)), kind="stable")
     part = {"test": slice(0, TEST), "val": slice(TEST, TEST + VAL), "train": slice(TEST + VAL, None)}[drawn_as(split)]
-    return np.sort(np.concatenate([order[targets[order] == digit][part] for digit in range(10)]))
+    return np.sort(np.concatenate([order[targets[order] == digit][part] for digit in own]))
 
 
-def scenes(split: str, labels: Integers, correlation: float, size: tuple[int, int], seed: int) -> Iterator[Scene]:
-    """One scene per label.
+def scenes(
+    split: str, labels: Integers, correlation: float, size: tuple[int, int], seed: int, own: Integers = EVERY
+) -> Iterator[Scene]:
+    """One scene per label; the habitats are those of the digits `own` (classes,).
 
     Raw PCG64 output and whole-number arithmetic: NumPy keeps these the same on every machine and in every version.
     """
     stream = Habitats.splits.index(drawn_as(split))
     draws = np.random.PCG64([seed, stream]).random_raw((9, len(labels)))
-    habitat = choose_habit(split, labels, len(PHOTOGRAPHS), correlation, draws[0], draws[1])
+    habitat = own[choose_habit(split, labels, len(own), correlation, draws[0], draws[1])]
     shapes = np.array([photo.shape[:2] for photo in photographs(size)])[habitat]
     side = min(size) // 2 + below(min(size) // 4 + 1, draws[2])
     columns = (
