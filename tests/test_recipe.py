@@ -38,6 +38,14 @@ def test_a_recipe_becomes_objects(path):
     assert guided(path).objectives[1].taps == ("net.block2",)
 
 
+def test_on_is_a_word(path):
+    path.write_text(path.read_text().replace("- CE\n", "- CE\n- {class_path: CGC, init_args: {on: unlabelled}}\n"))
+    made = recipe.build(
+        recipe.read(path, ["model.weights=", "objectives.2={class_path: CGC, init_args: {on: unlabelled}}"])
+    )
+    assert [objective.on for objective in made.objectives[1:]] == ["unlabelled", "unlabelled"]
+
+
 def test_the_resolved_recipe_reads_back_as_itself(path, tmp_path):
     text = recipe.dump(recipe.read(path))
     (tmp_path / "again.yaml").write_text(text)

@@ -31,6 +31,16 @@ def _explainer(value: Any) -> Any:
 # In a recipe an explainer is a word, as on the command line: "GradCAM:elementwise=true".
 register_type(Explainer, spelt, _explainer, type_check=lambda value, _: isinstance(value, Explainer))
 
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which "on", an argument of `CGC`, is a word and not a truth value."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: kinds for first, kinds in yaml.SafeLoader.yaml_implicit_resolvers.items() if first not in ("o", "O")
+}
+
+
 # As torchvision annotates angles.
 register_type(Number, lambda value: value, lambda value: value, type_check=lambda value, _: isinstance(value, Number))
 
@@ -200,7 +210,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 
 def _load(path: str | Path) -> dict[str, Any]:
     try:
-        config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        config = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise SightlineError(f"cannot read the recipe {path}: {getattr(error, 'strerror', None) or error}.") from error
     except yaml.YAMLError as error:
@@ -239,7 +249,7 @@ def _override(config: dict[str, Any], override: str) -> None:
     for part in path:
         node = _child(node, part, override)
     try:
-        _assign(node, last, yaml.safe_load(value), override)
+        _assign(node, last, yaml.load(value, _Loader), override)
     except yaml.YAMLError as error:
         raise SightlineError(f"override {override!r}: {value!r} is not YAML.") from error
 
