@@ -7,84 +7,48 @@ in Markdown files between the lines <!-- table: RUNS ... --> and <!-- /table -->
 """
 
 import argparse
-import json
 import re
 import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from filelock import FileLock
+from league import Rows, definition
+from results import EMPTY, Results, Runs, merge, read
 
 from sightline.catalogue import metric
 from sightline.errors import SightlineError, did_you_mean
-from sightline.files import read_json, write_text
+from sightline.files import write_text
 from sightline.stats import seeds
 
-EMPTY = "empty_maps"
 MARKED = re.compile(r"^<!-- table: (.+?) -->\n.*?^<!-- /table -->", re.DOTALL | re.MULTILINE)
 
-Runs = Mapping[str, Mapping[str, Any]]
-"""seed -> "minutes" and, by split, the metrics' values."""
-Results = Mapping[str, Runs]
-"""method -> its runs."""
 Column = tuple[str, Callable[[Runs], str]]
 """What heads it, and what a method's runs make of it."""
 
 
-def collect(folder: Path) -> Results:
-    """What the audits of a folder's runs say."""
-    found: dict[str, dict[str, Any]] = {}
-    for audits in sorted(folder.glob("*-*/audit")):
-        method, _, seed = audits.parent.name.rpartition("-")
-        found.setdefault(method, {})[seed] = numbers(audits.parent)
-    if not found:
-        raise SightlineError(f"{folder} holds no audited runs called <method>-<seed>.")
-    return found
-
-
-def numbers(run: Path) -> dict[str, Any]:
-    """How long a run trained, and what its audits say."""
-    minutes = read_json(run / "run.json")["minutes"]
-    audits = {file.parent.name: read_json(file) for file in sorted(run.glob("audit/*/summary.json"))}
-    return {"minutes": minutes} | {split: values(summary) for split, summary in audits.items()}
-
-
-def values(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """An audit's metrics, without their intervals."""
-    found = {key: (entry or {}).get("value") for key, entry in summary["metrics"].items()}
-    return found | {EMPTY: summary[EMPTY]}
-
-
-def merge(file: Path, found: Results) -> Results:
-    """Write runs beside those that a file holds, in place of the same method and seed; what it then holds."""
-    with FileLock(f"{file}.lock"):
-        held: Results = read_json(file) if file.exists() else {}
-        merged = {method: {**held.get(method, {}), **found.get(method, {})} for method in {**held, **found}}
-        methods = (f"  {json.dumps(name)}: {{\n{lines_of(runs)}\n  }}" for name, runs in merged.items())
-        write_text(file, "{\n" + ",\n".join(methods) + "\n}\n")
-    return merged
-
-
-def lines_of(runs: Runs) -> str:
-    """A line for each run."""
-    return ",\n".join(f"    {json.dumps(seed)}: {json.dumps(run)}" for seed, run in runs.items())
-
-
 def table(found: Results, asked: argparse.Namespace) -> str:
     """The rows and columns that the command line asks for."""
-    titles = titled(asked.rows or found)
+    league = definition(asked.league)["rows"] if asked.league else {}
+    titles = titled(asked.rows or [row for row in league or found if row in found], league)
     columns = [*asked_for(found, asked, titles), ("minutes", minutes), ("seeds", lambda runs: str(len(runs)))]
-    head = ["", *(heading for heading, _ in columns)]
-    rows = ([title, *(fill(runs_of(found, row)) for _, fill in columns)] for row, title in titles.items())
+    told = ["guidance"] if league else []
+    head = ["", *told, *(heading for heading, _ in columns)]
+    rows = (
+        [
+            title,
+            *(league.get(row, {}).get(key, "") for key in told),
+            *(fill(runs_of(found, row)) for _, fill in columns),
+        ]
+        for row, title in titles.items()
+    )
     return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])
 
 
-def titled(rows: Collection[str]) -> dict[str, str]:
-    """What each row is called: "plain=CE" calls the runs of `plain` CE."""
+def titled(rows: Collection[str], league: Rows) -> dict[str, str]:
+    """What each row is called: "plain=CE" calls the runs of `plain` CE, else a league may say."""
     pairs = (row.partition("=") for row in rows)
-    return {row: title or row for row, _, title in pairs}
+    return {row: title or league.get(row, {}).get("title", row) for row, _, title in pairs}
 
 
 def asked_for(found: Results, asked: argparse.Namespace, titles: Mapping[str, str]) -> Iterator[Column]:
@@ -170,11 +134,8 @@ def updated(file: Path) -> str:
 def remade(command: str, folder: Path) -> str:
     """The table that a marker asks for in a file of a folder."""
     asked = parser().parse_args(shlex.split(command))
+    asked.league = asked.league and folder / asked.league
     return table(read(folder / asked.runs), asked)
-
-
-def read(runs: Path) -> Results:
-    return read_json(runs) if runs.suffix == ".json" else collect(runs)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -197,6 +158,7 @@ def parser() -> argparse.ArgumentParser:
         metavar=("FROM", "TO", "SPLIT/METRIC"),
         help="the share of the way between two rows that a row covers",
     )
+    parser.add_argument("--league", type=Path, help="a league's file, for rows, their order, titles and guidance")
     parser.add_argument("--json", type=Path, help="put the numbers of every run here, beside those of others")
     parser.add_argument(
         "--update", type=Path, metavar="FOLDER", help="make the marked tables of all Markdown files below anew"

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import results
 import table
 from scipy.stats import ttest_rel
 
@@ -97,8 +98,8 @@ def test_what_a_row_lacks_is_a_dash(found):
 
 def test_runs_add_up_in_a_file_and_new_ones_replace_old_ones(tmp_path):
     file = tmp_path / "results.json"
-    table.merge(file, {"b": runs([0.1, 0.2]), "a": runs([0.3])})
-    merged = table.merge(file, {"c": runs([0.6]), "b": {"1": {"minutes": 5.0}, "2": {"minutes": 6.0}}})
+    results.merge(file, {"b": runs([0.1, 0.2]), "a": runs([0.3])})
+    merged = results.merge(file, {"c": runs([0.6]), "b": {"1": {"minutes": 5.0}, "2": {"minutes": 6.0}}})
     assert merged == json.loads(file.read_text())
     assert list(merged) == ["b", "a", "c"]
     assert merged["b"] == {**runs([0.1]), "1": {"minutes": 5.0}, "2": {"minutes": 6.0}}
@@ -111,9 +112,9 @@ def test_a_folder_of_audited_runs_is_read(tmp_path):
     (audit.parents[1] / "run.json").write_text('{"minutes": 1.5}')
     (audit / "summary.json").write_text('{"metrics": {"accuracy": {"value": 0.5}, "pg": null}, "empty_maps": 2}')
     expected = {"accuracy": 0.5, "pg": None, "empty_maps": 2}
-    assert table.collect(tmp_path) == {"my-method": {"0": {"minutes": 1.5, "test": expected}}}
+    assert results.collect(tmp_path) == {"my-method": {"0": {"minutes": 1.5, "test": expected}}}
     with pytest.raises(SightlineError, match="holds no audited runs"):
-        table.collect(audit)
+        results.collect(audit)
 
 
 def test_marked_tables_are_made_anew_and_the_rest_is_left(tmp_path, found):
