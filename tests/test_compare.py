@@ -160,6 +160,7 @@ def test_a_summary_by_other_means() -> None:
         "macro_f1": f1_score(frame["label"], frame["prediction"], average="macro"),
         "auroc": roc_auc_score(frame["label"], odds, multi_class="ovr", labels=CLASSES),
         "worst_group": frame[frame["group"] != ""].groupby("group")["correct"].mean().min(),
+        "worst_class": frame.groupby("label")["correct"].mean().min(),
         "ch": frame["ch"].mean(),
         "pg": frame["pg"].mean(),
     }
@@ -354,7 +355,7 @@ def test_the_table(two: list[Path], tmp_path: Path) -> None:
     text = table(found)
     head, _, titles, plain, guided, other, *_ = text.splitlines()
     assert head == "Cows, test: 60 images; baseline plain"
-    assert titles.split() == ["Accuracy", "%", "Macro-F1", "AUROC", "Worst", "group", "%", "CH", "PG", "%"]
+    assert titles.split() == ["Accuracy", "%", "Macro-F1", "AUROC", *"Worst group % Worst class %".split(), "CH", "PG", "%"]
     accuracy = found["metrics"]["accuracy"]["guided"]
     half = 50 * (accuracy["high"] - accuracy["low"])
     assert f"{100 * accuracy['value']:.1f} ±{half:.1f}*" in guided
@@ -369,7 +370,7 @@ def test_the_table_stars_what_excludes_zero_and_nothing_else(two: list[Path], tm
     found = compare(two, tmp_path)
     for metric, (low, high) in {"accuracy": (-0.1, 0.2), "ch": (-0.3, -0.1), "pg": (0.0, 0.2)}.items():
         found["differences"]["guided"][metric] |= {"low": low, "high": high}
-    for metric in ("macro_f1", "auroc", "worst_group"):
+    for metric in ("macro_f1", "auroc", "worst_group", "worst_class"):
         found["differences"]["guided"][metric] |= {"low": None, "high": None}
     found["metrics"]["macro_f1"]["guided"] = {"value": 1.0, "low": None, "high": None, "n": 1}
     found["metrics"]["auroc"]["guided"] = {"value": None, "low": None, "high": None, "n": 0}

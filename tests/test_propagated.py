@@ -129,13 +129,18 @@ def test_a_recipe_builds_it(tmp_path) -> None:
 def test_the_loss_by_hand() -> None:
     logits, mask = torch.tensor([[[[0.0, 0.0]]]]), torch.tensor([[[[1.0, 0.0]]]])
     dice = (2 * 0.5 + 1) / (1 + 1 + 1)
-    assert mask_loss(logits, mask).item() == pytest.approx(np.log(2) + 1 - dice)
+    assert mask_loss(logits, mask).item() == pytest.approx(np.log(2) + 2 * (1 - dice))
+    most = torch.ones(1, 1, 8, 8)
+    most[..., :2, :2] = 0
+    nothing, all_of_it = (mask_loss(torch.full_like(most, sign * 9.0), most).item() for sign in (-1, 1))
+    assert nothing > 1.9
+    assert all_of_it > 0.9  # what is left out is a sixteenth, and missed
 
 
 def test_overlap_by_hand() -> None:
-    first = torch.tensor([[1.0, 1, 0, 0], [0, 0, 0, 0]]).view(2, 1, 2, 2)
-    second = torch.tensor([[0.0, 1, 1, 0], [0, 0, 0, 0]]).view(2, 1, 2, 2)
-    assert overlap(first, second).tolist() == pytest.approx([1 / 3, 1])
+    first = torch.tensor([[1.0, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]]).view(4, 1, 2, 2)
+    second = torch.tensor([[0.0, 1, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 0]]).view(4, 1, 2, 2)
+    assert overlap(first, second).tolist() == pytest.approx([1 / 3, 1, 1, 0])
 
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 23), (48, 48)])

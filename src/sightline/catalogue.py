@@ -74,6 +74,13 @@ CATALOGUE = {
             shows="The accuracy of the group of images that is answered worst.",
             cannot="How a group of few images fares: the worst of many small ones is low by chance.",
         ),
+        percent(
+            "worst_class",
+            "Worst class",
+            proportion=False,
+            shows="The accuracy on the images of the class that is answered worst.",
+            cannot=_SAME_WRONG_REASON,
+        ),
         Metric(
             "ch",
             "CH",

@@ -18,6 +18,9 @@ from sightline.files import whole
 TEXT = ("id", "label", "prediction", "group")
 NUMBERS = ("index", "correct", "confidence", "has_mask", "empty_map")
 MIN_GROUP = 5
+WORST = {"worst_group": "group", "worst_class": "label"}
+"""Metrics that are the accuracy on the images answered worst, of those alike in a column of the scores."""
+
 _EFFORT = 1_000_000_000  # numbers read by one bootstrap: some ten seconds
 
 
@@ -110,22 +113,20 @@ def summarise(
 ) -> dict[str, Any]:
     """The entries "metrics", "groups" and "empty_maps" of an audit's summary.
 
-    Shares of images that are right or wrong (accuracy, worst_group, pg) carry Wilson intervals, means of other scores
-    BCa bootstrap ones, all else (macro_f1, auroc) percentile ones. What is not defined is None; worst_group as a whole,
-    where no group has `min_group` images.
+    Shares of images that are right or wrong (accuracy, worst_group, worst_class, pg) carry Wilson intervals, means of
+    other scores BCa bootstrap ones, all else (macro_f1, auroc) percentile ones. What is not defined is None; worst_group
+    and worst_class as a whole, where no group or class has `min_group` images.
 
     Raises:
         SightlineError: a label or prediction that is no class, a missing probability column, or a level outside (0, 1).
     """
     # The draws of the bootstrap go by row: in the order of the ids, the rows' order in the file does not matter.
     frame = frame.sort_values("id")
-    groups = _groups(frame)
-    large = {name: right for name, right in groups.items() if len(right) >= min_group}
     metrics = {
-        name: _worst(large, level) if name == "worst_group" else sample.summary(level, seed)
+        name: _worst(frame, WORST[name], level, min_group) if name in WORST else sample.summary(level, seed)
         for name, sample in samples(frame, classes, min_group).items()
     }
-    by_group = {name: {"accuracy": float(right.mean()), "n": len(right)} for name, right in groups.items()}
+    by_group = {name: {"accuracy": float(right.mean()), "n": len(right)} for name, right in _by(frame, "group").items()}
     return {"metrics": metrics, "groups": by_group, "empty_maps": int(frame["empty_map"].sum())}
 
 
@@ -184,14 +185,16 @@ def samples(frame: pd.DataFrame, classes: Sequence[str], min_group: int = MIN_GR
 def _single(frame: pd.DataFrame, classes: Sequence[str], min_group: int) -> dict[str, Sample]:
     """What is made of decisions for one class per image."""
     label, prediction = (_numbers(frame, name, classes) for name in ("label", "prediction"))
-    correct, group = frame["correct"].to_numpy(), _group_numbers(frame, min_group)
+    correct = frame["correct"].to_numpy()
     probability = _probabilities(frame, classes)
     found = {
         "accuracy": Sample(correct, binary=True),
         "macro_f1": Sample(np.column_stack([label, prediction]), stats.macro_f1),
         "auroc": Sample(np.column_stack([label, probability]), stats.macro_auroc),
-        "worst_group": Sample(np.column_stack([correct, group])[group >= 0], stats.worst_group),
     }
+    for name, column in WORST.items():
+        kind = _kinds(frame, column, min_group)
+        found[name] = Sample(np.column_stack([correct, kind])[kind >= 0], stats.worst_group)
     if len(classes) > 5:
         above = (probability > probability[np.arange(len(label)), label][:, None]).sum(1)
         found["top5"] = Sample((above < 5).astype(int), binary=True)
@@ -229,26 +232,24 @@ def _probabilities(frame: pd.DataFrame, classes: Sequence[str]) -> stats.Array:
     return frame[names].to_numpy(float)
 
 
-def _groups(frame: pd.DataFrame) -> dict[str, pd.Series]:
-    """Right (1) and wrong (0) answers by group; images without a group are in none."""
-    return {str(name): right for name, right in frame["correct"].groupby(frame["group"]) if name}
+def _by(frame: pd.DataFrame, column: str, least: int = 1) -> dict[str, pd.Series]:
+    """Right (1) and wrong (0) answers by what stands in a column, where anything does and `least` images share it."""
+    found = frame["correct"].groupby(frame[column])
+    return {str(name): right for name, right in found if name and len(right) >= least}
 
 
-def _group_numbers(frame: pd.DataFrame, min_group: int) -> stats.Array:
-    """(n,) number of each image's group, -1 for none or one that is too small."""
-    large = [name for name, right in _groups(frame).items() if len(right) >= min_group]
-    return pd.Index(large, dtype=object).get_indexer(pd.Index(frame["group"], dtype=object))
+def _kinds(frame: pd.DataFrame, column: str, least: int) -> stats.Array:
+    """(n,) number of what stands in a column for each image, -1 for nothing or what too few images share."""
+    large = list(_by(frame, column, least))
+    return pd.Index(large, dtype=object).get_indexer(pd.Index(frame[column], dtype=object))
 
 
-def _worst(groups: Mapping[str, pd.Series], level: float) -> dict[str, Any] | None:
-    if not groups:
+def _worst(frame: pd.DataFrame, column: str, level: float, least: int) -> dict[str, Any] | None:
+    large = _by(frame, column, least)
+    if not large:
         return None
-    name = min(groups, key=lambda name: groups[name].mean())
-    return _proportion(groups[name], level) | {"group": name}
-
-
-def _proportion(right: pd.Series, level: float) -> dict[str, Any]:
-    return _entry(stats.proportion_interval(int(right.sum()), len(right), level))
+    name = min(large, key=lambda name: large[name].mean())
+    return _entry(stats.proportion_interval(int(large[name].sum()), len(large[name]), level)) | {"group": name}
 
 
 def _entry(interval: stats.Interval) -> dict[str, Any]:

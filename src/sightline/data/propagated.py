@@ -31,8 +31,8 @@ class Propagated(Subset):
 
     So a few masks guide every objective that uses masks, at the price of one short training when the dataset is built.
     Every fifth annotated image is held out from it: `agreement` is the mean intersection over union of what the network
-    draws on these with their masks. A run's `run.json` holds it, and a low one is warned of. An image in which the
-    network finds nothing stays without a mask.
+    draws on these with their masks, or of what both leave out, whichever is less. A run's `run.json` holds it, and a
+    low one is warned of. An image in which the network finds nothing stays without a mask.
     Other splits are as they are, and so are masks that somebody drew.
 
     The masks depend on the seed and, in a few pixels, on how torch computes: its version, its number of threads.

@@ -46,7 +46,7 @@ class UNet(nn.Module):
 def fit(images: Tensor, masks: Tensor, steps: int, width: int = 16, seed: int = 0) -> UNet:
     """A `UNet` trained on annotated images.
 
-    The loss is cross-entropy plus ``1 - Dice``. Images are mirrored, moved and recoloured at random, and half of them
+    The loss is `mask_loss`. Images are mirrored, moved and recoloured at random, and half of them
     are pasted, by their masks, onto another annotated image: few masks then stand on many backgrounds (copy-paste,
     Ghiasi et al., CVPR 2021).
 
@@ -76,10 +76,17 @@ def fit(images: Tensor, masks: Tensor, steps: int, width: int = 16, seed: int = 
 
 
 def mask_loss(logits: Tensor, mask: Tensor) -> Tensor:
-    """Mean binary cross-entropy plus the mean over masks of ``1 - (2 p·m + 1) / (sum p + sum m + 1)``; (B, K, H, W)."""
+    """Mean binary cross-entropy plus ``1 - Dice`` of the masks and of what they leave out; (B, K, H, W).
+
+    Both, because what is rare has to count: a patch in a corner beside evidence that is all the rest.
+    """
     p = logits.sigmoid()
-    dice = (2 * (p * mask).sum((2, 3)) + 1) / ((p + mask).sum((2, 3)) + 1)
-    return F.binary_cross_entropy_with_logits(logits, mask) + 1 - dice.mean()
+    return F.binary_cross_entropy_with_logits(logits, mask) + 2 - _dice(p, mask) - _dice(1 - p, 1 - mask)
+
+
+def _dice(p: Tensor, mask: Tensor) -> Tensor:
+    """Mean over masks of ``(2 p·m + 1) / (sum p + sum m + 1)``."""
+    return ((2 * (p * mask).sum((2, 3)) + 1) / ((p + mask).sum((2, 3)) + 1)).mean()
 
 
 @torch.no_grad()
@@ -89,8 +96,15 @@ def predict(net: UNet, images: Tensor) -> Tensor:
 
 
 def overlap(first: Tensor, second: Tensor) -> Tensor:
-    """(N,) intersection over union of masks (N, K, H, W) of zeros and ones; 1 where both are empty."""
+    """(N,) intersection over union of masks (N, K, H, W), or of what they leave out, whichever is less.
+
+    1 where both are empty, or full. Masks of nearly everything overlap however little they say.
+    """
     first, second = first.bool().flatten(1), second.bool().flatten(1)
+    return torch.minimum(_jaccard(first, second), _jaccard(~first, ~second))
+
+
+def _jaccard(first: Tensor, second: Tensor) -> Tensor:
     union = (first | second).sum(1)
     return torch.where(union > 0, (first & second).sum(1) / union.clamp(min=1), 1.0)
 

@@ -11,7 +11,7 @@ MAIN = ("accuracy", "f1_overall", "worst_group", "ch", "pg")
 """What the first table shows, of what there is."""
 
 THEMES = {
-    "Decisions": ("accuracy", "f1_overall", "worst_group", "f1_per_class", "macro_f1", "auroc", "top5"),
+    "Decisions": ("accuracy", "f1_overall", "worst_group", "worst_class", "f1_per_class", "macro_f1", "auroc", "top5"),
     "Where the map lies": ("ch", "pg", "spg", "iou", "dice", "nqh", "wrong"),
     "Whether the map is faithful": ("insertion", "deletion", "topk", "cgc_loss", "sensitivity", "infidelity", "sanity"),
     "Robustness": (
