@@ -114,8 +114,8 @@ def summarise(
     """The entries "metrics", "groups" and "empty_maps" of an audit's summary.
 
     Shares of images that are right or wrong (accuracy, worst_group, worst_class, pg) carry Wilson intervals, means of
-    other scores BCa bootstrap ones, all else (macro_f1, auroc) percentile ones. What is not defined is None; worst_group
-    and worst_class as a whole, where no group or class has `min_group` images.
+    other scores BCa bootstrap ones, all else (macro_f1, auroc) percentile ones. What is not defined is None; the worst
+    group and class as a whole, where none has `min_group` images.
 
     Raises:
         SightlineError: a label or prediction that is no class, a missing probability column, or a level outside (0, 1).
