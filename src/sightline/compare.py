@@ -17,6 +17,9 @@ from sightline.stats import mcnemar, paired_bootstrap
 _ALIKE = ("split", "target", "scored_by")
 """What two audits of the same data must share for their numbers to be comparable."""
 
+LEFT_OUT = ("worst_class",)
+"""What a terminal's width has no room for; the report shows it."""
+
 WIDE = 8
 """As many metrics fit a line of text."""
 
@@ -153,7 +156,8 @@ def table(comparison: Mapping[str, Any]) -> str:
     the difference to the baseline excludes zero.
     """
     every = comparison["metrics"].items()
-    shown = {key: of for key, of in every if any(e and e["value"] is not None for e in of.values())}
+    known = {key: of for key, of in every if any(e and e["value"] is not None for e in of.values())}
+    shown = {key: of for key, of in known.items() if key not in LEFT_OUT}
     rows = [["", *(metric(key).heading for key in shown)]]
     for run in comparison["runs"]:
         clear = comparison["differences"].get(run, {})
