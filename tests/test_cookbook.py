@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from conftest import REPOSITORY
 from sightline import cookbook, recipe
 from sightline.cli import main
 from sightline.errors import SightlineError
@@ -141,3 +142,11 @@ def test_a_recipe_alone_is_trained_without_a_loop(tmp_path: Path) -> None:
 def test_no_recipes(capsys) -> None:
     assert main(["recipes"]) == 1
     assert "no recipes below recipes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("folder", ["gc", "cgc"])
+def test_readmes_list_recipes_as_the_command_does(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    entries, failures = cookbook.find(f"recipes/{folder}")
+    assert not failures
+    assert Path(f"recipes/{folder}/README.md").read_text().endswith(f"{cookbook.markdown(entries)}\n")

@@ -1,6 +1,7 @@
 """The recipes below a folder: what each is of, what it needs and lacks, and how its rows are trained and audited."""
 
 import json
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -146,7 +147,7 @@ def _published(table: Table, entry: Entry) -> Iterator[str]:
     if table.published:
         yield _rows(table)
     if table.audit:
-        yield _code([f"sightline audit {_runs(entry)} {' '.join(table.audit)}"])
+        yield _code([f"sightline audit {_runs(entry)} {shlex.join(table.audit)}"])
 
 
 def _rows(table: Table) -> str:
