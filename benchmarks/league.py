@@ -9,10 +9,10 @@ A league is a YAML file of
   data       what every row trains on, as in a recipe
   recipes    the folder of the rows' recipes, as seen from the file
   overrides  of every row's recipe, such as the network
-  splits     to audit, with these `metrics`
+  audits     split -> metrics
   rows       name -> `recipe`, unless it is called as the row; `overrides`; or `dfr`, the row whose last layer is
              refitted; for tables `title` and `guidance`. null takes a row of `like` out
-  first      rows that only serve others, with `splits` and `metrics` of their own
+  first      rows that only serve others, with `audits` of their own
 Overrides may name $data and, as $row, the run directory of a row with the same seed, which is then run first.
 """
 
@@ -67,9 +67,8 @@ class League:
     def run(self, name: str, seed: int) -> Path:
         return self.out / f"{name}-{seed}"
 
-    def of(self, name: str, key: str) -> Any:
-        """What a row says of itself, or else the league of all."""
-        return self.rows[name].get(key, self.says[key])
+    def audits(self, name: str) -> Mapping[str, Sequence[str]]:
+        return self.rows[name].get("audits", self.says["audits"])
 
     def recipe(self, name: str) -> Path:
         return self.file.parent / self.says["recipes"] / f"{self.rows[name].get('recipe', name)}.yaml"
@@ -90,12 +89,11 @@ class League:
     def missing(self, names: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, int]]:
         """The rows and seeds whose numbers are not there yet."""
         held = read_json(self.json) if self.json.exists() else {}
-        splits = {name: held.get(name, {}) for name in names}
         return [
             (name, seed)
             for seed in seeds
             for name in names
-            if not set(self.of(name, "splits")) <= set(splits[name].get(str(seed), {}))
+            if not set(self.audits(name)) <= set(held.get(name, {}).get(str(seed), {}))
         ]
 
 
@@ -110,7 +108,7 @@ def make(league: League, name: str, seed: int, *, wait: bool = True) -> None:
         for other in league.before(name):
             make(league, other, seed)
         train(league, name, seed)
-        audit(run, league.of(name, "splits"), league.of(name, "metrics"))
+        audit(run, league.audits(name))
     if name in league.says["rows"]:
         merge(league.json, {name: {str(seed): numbers(run)}})
 
@@ -129,12 +127,12 @@ def train(league: League, name: str, seed: int) -> None:
         dfr(league.run(refitted, seed), run, split="val", seed=seed)
 
 
-def audit(run: Path, splits: Sequence[str], metrics: Sequence[str]) -> None:
+def audit(run: Path, audits: Mapping[str, Sequence[str]]) -> None:
     """Audit the splits of a run that are not yet."""
     from sightline.audit import audit, of_run, scaled_margin
     from sightline.metrics.names import named
 
-    for split in splits:
+    for split, metrics in audits.items():
         out = run / "audit" / split
         if not (out / "summary.json").exists():
             subject, data = of_run(run, split)

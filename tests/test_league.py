@@ -25,10 +25,9 @@ TINY = """
 data: {class_path: Folder, init_args: {root: ROOT, size: 16}}
 recipes: .
 overrides: ["model.arguments={filters: [4]}", training.epochs=10]
-splits: [test]
-metrics: [ch]
+audits: {test: [ch]}
 first:
-  identify: {recipe: plain, overrides: [training.epochs=1], splits: [train]}
+  identify: {recipe: plain, overrides: [training.epochs=1], audits: {train: [ch]}}
 rows:
   plain: {title: CE, guidance: labels}
   broken: {recipe: plain, overrides: [objectives.0.smoothing=2]}
@@ -119,10 +118,10 @@ def test_what_another_process_is_at_is_left_to_it(tiny):
 
 def test_a_league_takes_what_it_does_not_say_from_another(tiny):
     other = tiny.file.with_name("other.yaml")
-    other.write_text("like: tiny.yaml\nsplits: [shifted]\nrows: {broken: null, more: {recipe: plain}}\n")
+    other.write_text("like: tiny.yaml\naudits: {shifted: [ch]}\nrows: {broken: null, more: {recipe: plain}}\n")
     said = league.definition(other)
     assert list(said["rows"]) == ["plain", "jtt", "dfr", "more"]
-    assert (said["splits"], said["metrics"]) == (["shifted"], ["ch"])
+    assert (said["audits"], said["recipes"]) == ({"shifted": ["ch"]}, ".")
 
 
 def test_runs_of_several_processes_meet_in_one_file(tmp_path):
