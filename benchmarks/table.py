@@ -30,7 +30,8 @@ Column = tuple[str, Callable[[Runs], str]]
 def table(found: Results, asked: argparse.Namespace) -> str:
     """The rows and columns that the command line asks for."""
     league = definition(asked.league)["rows"] if asked.league else {}
-    titles = titled(asked.rows or [row for row in league or found if row in found], league)
+    found = {**{row: {} for row in league}, **found}
+    titles = titled(asked.rows or [row for row in league or found if found[row]], league)
     columns = [*asked_for(found, asked, titles), ("minutes", minutes), ("seeds", lambda runs: str(len(runs)))]
     told = ["guidance"] if league else []
     head = ["", *told, *(heading for heading, _ in columns)]

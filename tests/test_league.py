@@ -132,12 +132,16 @@ def test_runs_of_several_processes_meet_in_one_file(tmp_path):
 
 
 def test_a_table_has_the_rows_titles_and_guidance_of_a_league(tiny):
-    results.merge(tiny.json, {name: {"0": {"minutes": 1.0, "test": {"accuracy": 0.5}}} for name in ("dfr", "plain")})
-    text = table.table(
-        results.read(tiny.json), table.parser().parse_args(["-", "test/accuracy", "--league", str(tiny.file)])
-    )
-    assert text.splitlines()[0] == "|  | guidance | Accuracy, test | minutes | seeds |"
-    assert text.splitlines()[2:] == ["| CE | labels | 0.500 | 1.000 | 1 |", "| dfr |  | 0.500 | 1.000 | 1 |"]
+    words = ["-", "test/accuracy", "--league", str(tiny.file), "--against", "plain"]
+    found = {name: {"0": {"minutes": 1.0, "test": {"accuracy": 0.5}}} for name in ("dfr", "other", "plain")}
+    assert table.table(found, table.parser().parse_args(words)).splitlines() == [
+        "|  | guidance | Accuracy, test | Accuracy, test, above CE | minutes | seeds |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| CE | labels | 0.500 | +0.000 | 1.000 | 1 |",
+        "| dfr |  | 0.500 | +0.000 | 1.000 | 1 |",
+    ]
+    del found["plain"]
+    assert "| dfr |  | 0.500 | - | 1.000 | 1 |" in table.table(found, table.parser().parse_args(words))
 
 
 @pytest.mark.parametrize("file", LEAGUES, ids=lambda file: file.stem)
