@@ -64,6 +64,16 @@ def test_mistakes_are_named(tmp_path: Path, row: str | None, changes: dict, mess
         recipe.read(write(tmp_path / "r.yaml", **changes), row=row)
 
 
+def test_overrides_may_follow_the_row(tmp_path: Path, capsys) -> None:
+    write(tmp_path / "r.yaml")
+    assert main(["train", "r.yaml", "seed=3", "--row", "plain", "data.size=24", "--print_config"]) == 0
+    said = yaml.safe_load(capsys.readouterr().out)
+    assert (said["seed"], said["data"]["init_args"]["size"], said["about"]["row"]) == (3, 24, "plain")
+    for words in (["train", "r.yaml", "--rwo", "plain"], ["audit", "run", "--margin", "3", "seed=3", "--x"]):
+        with pytest.raises(SystemExit):
+            main(words)
+
+
 def test_a_run_says_which_row_it_is_and_resumes_whatever_is_said_about_it(tmp_path: Path) -> None:
     path = write(tmp_path / "r.yaml")
     command = ["train", str(path), "--row", "plain", "--out", "run"]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 on success, 1 after a user's mistake (one message, no traceback), 130 when interrupted."""
-    args = _parser().parse_args(argv)
+    args = _parsed(argv)
     command: Callable[[argparse.Namespace], int | None] = args.command
     try:
         return command(args) or 0
@@ -40,6 +40,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; overrides of a recipe may stand among the options as well as ahead of them."""
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest and ("overrides" not in args or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        args.overrides += rest
+    return args
 
 
 def train(args: argparse.Namespace) -> None:
