@@ -34,6 +34,7 @@ import yaml
 from filelock import FileLock, Timeout
 from results import merge, numbers
 
+from sightline.errors import SightlineError, did_you_mean
 from sightline.files import read_json
 
 Rows = Mapping[str, Mapping[str, Any]]
@@ -88,6 +89,9 @@ class League:
 
     def missing(self, names: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, int]]:
         """The rows and seeds whose numbers are not there yet."""
+        for name in names:
+            if name not in self.says["rows"]:
+                raise SightlineError(f"{self.file} has no row {name!r}. {did_you_mean(name, self.says['rows'])}")
         held = read_json(self.json) if self.json.exists() else {}
         return [
             (name, seed)

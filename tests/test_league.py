@@ -17,6 +17,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from sightline import recipe
+from sightline.errors import SightlineError
 from trees.registry import noise, rectangle, save, write
 
 ROOT = Path(__file__).parents[1]
@@ -80,6 +81,8 @@ def test_the_script_runs_what_is_missing_and_names_what_fails(tiny):
     assert list(found) == ["plain"]
     assert set(found["plain"]["3"]["test"]) >= {"accuracy", "ch", "empty_maps"}
     assert tiny.missing(["plain", "broken"], [3, 4]) == [("broken", 3), ("plain", 4), ("broken", 4)]
+    with pytest.raises(SightlineError, match=r"tiny.yaml has no row 'brocken'\. Did you mean 'broken'"):
+        tiny.missing(["brocken"], [3])
 
 
 def test_a_killed_run_ends_with_the_numbers_of_one_that_was_not(tiny, tmp_path):
