@@ -91,7 +91,8 @@ def test_recipes_are_listed_with_what_they_need(tmp_path: Path, monkeypatch, cap
     write(
         tmp_path / "all/pets.yaml", data=TREE, model={"spec": "torchvision:vgg11", "weights": "vgg11.pth"}, about=None
     )
-    (tmp_path / "all/none.yaml").write_text("data: 3\n")
+    (tmp_path / "all/none.yaml").write_text("model: 3\n")
+    (tmp_path / "all/other.yaml").write_text("data: {class_path: Habitats}\n")
     assert main(["recipes", "all"]) == 1
     said = capsys.readouterr()
     lines = [line.split("  ") for line in said.out.splitlines()]
@@ -99,6 +100,7 @@ def test_recipes_are_listed_with_what_they_need(tmp_path: Path, monkeypatch, cap
     assert cells["all/habitats.yaml"] == ["Habitats", "masks", "–", "2", "Somebody, Table 1"]
     assert cells["all/pets.yaml"] == ["Fold(Pets)", "masks, vgg11.pth", "pets, vgg11.pth", "–", "–"]
     assert "all/none.yaml" in said.err
+    assert "other" not in said.out + said.err
     (tmp_path / "pets").mkdir()
     Path("vgg11.pth").touch()
     assert [entry.missing for entry in cookbook.find("all")[0]] == [[], []]
@@ -154,9 +156,8 @@ def test_no_recipes(capsys) -> None:
     assert "no recipes below recipes" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("folder", ["gc", "cgc"])
-def test_readmes_list_recipes_as_the_command_does(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("folder", ["ppi", "gc", "cgc", "cfcn"])
+def test_readmes_list_recipes_as_the_command_does(folder: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.chdir(REPOSITORY)
-    entries, failures = cookbook.find(f"recipes/{folder}")
-    assert not failures
-    assert Path(f"recipes/{folder}/README.md").read_text().endswith(f"{cookbook.markdown(entries)}\n")
+    assert main(["recipes", *map(str, sorted(Path("recipes", folder).glob("*.yaml")))]) == 0
+    assert Path(f"recipes/{folder}/README.md").read_text().endswith(capsys.readouterr().out)

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 import yaml
 
@@ -7,7 +5,6 @@ from sightline import recipe
 from sightline.errors import SightlineError
 from sightline.objectives import CE, CFCN, Guided
 
-RECIPES = Path(__file__).parents[1] / "recipes"
 CONFIG = {
     "data": {"class_path": "Habitats", "init_args": {"per_digit": 1}},
     "model": {"spec": "sightline:cnn", "arguments": {"filters": [4, 8]}},
@@ -106,8 +103,3 @@ def test_differences():
         "a.c: 2 -> 3",
         "d: None -> 4",
     ]
-
-
-@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=lambda p: str(p.relative_to(RECIPES)))
-def test_every_recipe_of_the_repository_is_well_typed(path):
-    recipe.read(path)

@@ -67,11 +67,14 @@ def train(args: argparse.Namespace) -> None:
 
 
 def recipes(args: argparse.Namespace) -> int:
-    """List recipes, what they need and what they lack; of a single one, its rows, commands and deviations."""
+    """List recipes, what they need and what they lack; of single ones, rows, commands and deviations."""
     from sightline import cookbook
 
-    entries, failures = cookbook.find(args.place)
-    print(cookbook.WRITERS[args.format or ("markdown" if args.place.is_file() else "text")](entries))
+    found = [cookbook.find(place) for place in args.places]
+    alone = all(place.is_file() for place in args.places)
+    write = cookbook.WRITERS[args.format or ("markdown" if alone else "text")]
+    print(write([entry for entries, _ in found for entry in entries]))
+    failures = {path: reason for _, failed in found for path, reason in failed.items()}
     for path, reason in failures.items():
         print(f"sightline: {path}: {reason}", file=sys.stderr)
     return int(bool(failures))
@@ -467,8 +470,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--print_config", action="store_true", help="print the resolved recipe and stop")
 
     sub = add(recipes)
-    sub.add_argument("place", nargs="?", type=Path, default=Path("recipes"), metavar="PLACE", help="folder or recipe")
-    sub.add_argument("--format", choices=["text", "markdown", "json"], help="default: text, markdown of one recipe")
+    sub.add_argument("places", nargs="*", type=Path, default=[Path("recipes")], metavar="RECIPE", help="or a folder")
+    sub.add_argument("--format", choices=["text", "markdown", "json"], help="default: text, markdown of recipes alone")
 
     sub = add(dfr)
     sub.add_argument("run", type=Path, metavar="RUN", help="run directory; it stays as it is")

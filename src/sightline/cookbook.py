@@ -39,10 +39,10 @@ def find(place: str | Path) -> tuple[list[Entry], dict[Path, str]]:
         The recipes, and by path what is wrong with files that cannot be read as one.
 
     Raises:
-        SightlineError: there is no such folder, or no YAML file below it.
+        SightlineError: there is no such folder, or no recipe below it.
     """
     place = Path(place)
-    paths = [place] if place.is_file() else sorted(place.rglob("*.yaml"))
+    paths = [place] if place.is_file() else sorted(filter(_is_recipe, place.rglob("*.yaml")))
     if not paths:
         raise SightlineError(f"there are no recipes below {place}. Name a recipe, or a folder of them.")
     found, failures = [], {}
@@ -71,6 +71,14 @@ def as_json(entries: Iterable[Entry]) -> str:
 
 
 WRITERS: dict[str, Callable[[Sequence[Entry]], str]] = {"text": text, "markdown": markdown, "json": as_json}
+
+
+def _is_recipe(path: Path) -> bool:
+    """Whether a YAML file names a model or objectives, or is damaged; others are of something else."""
+    try:
+        return not {"model", "objectives"}.isdisjoint(recipe.load(path))
+    except SightlineError:
+        return True
 
 
 def _entry(path: Path, name: str) -> Entry:
@@ -104,7 +112,7 @@ def _weights(config: Namespace) -> list[str]:
 
 def _missing(config: Namespace) -> list[str]:
     roots = [root for root in _roots(config.data) if not _is_here(root)]
-    return roots + [weights for weights in _weights(config) if not Path(weights).is_file()]
+    return roots + [weights for weights in _weights(config) if not Path(weights).exists()]
 
 
 def _roots(config: Namespace) -> Iterator[str]:

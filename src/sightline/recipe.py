@@ -151,6 +151,23 @@ class Recipe:
         return models.load(num_classes=len(self.data.classes), channels=self.data.channels, **vars(self.model))
 
 
+def load(path: str | Path) -> dict[str, Any]:
+    """A recipe as it is written, unchecked.
+
+    Raises:
+        SightlineError: a missing file, bad YAML, or no keys.
+    """
+    try:
+        config = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SightlineError(f"cannot read the recipe {path}: {getattr(error, 'strerror', None) or error}.") from error
+    except yaml.YAMLError as error:
+        raise SightlineError(f"the recipe {path} is not YAML: {error}") from error
+    if not isinstance(config, dict):
+        raise SightlineError(f"the recipe {path} holds no keys: expected {', '.join(signature(Recipe).parameters)}.")
+    return config
+
+
 def read(path: str | Path, overrides: Sequence[str] = (), row: str | None = None) -> Namespace:
     """Read a YAML recipe, apply `key=value` overrides, check every name and type; nothing is built yet.
 
@@ -160,7 +177,7 @@ def read(path: str | Path, overrides: Sequence[str] = (), row: str | None = None
     Raises:
         SightlineError: a missing file, bad YAML, a misspelt or missing key, a value of the wrong type, an unknown row.
     """
-    config = _load(path)
+    config = load(path)
     if row is not None:
         about = part(_checked(config, path), "about") or About()
         overrides = [*about.overrides(row), *overrides]
@@ -206,18 +223,6 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         elif a != b:
             lines.append(f"{prefix}{key}: {a} -> {b}")
     return lines
-
-
-def _load(path: str | Path) -> dict[str, Any]:
-    try:
-        config = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise SightlineError(f"cannot read the recipe {path}: {getattr(error, 'strerror', None) or error}.") from error
-    except yaml.YAMLError as error:
-        raise SightlineError(f"the recipe {path} is not YAML: {error}") from error
-    if not isinstance(config, dict):
-        raise SightlineError(f"the recipe {path} holds no keys: expected {', '.join(signature(Recipe).parameters)}.")
-    return config
 
 
 def _checked(config: dict[str, Any], path: str | Path) -> Namespace:
