@@ -72,15 +72,18 @@ def cars(root: Path) -> dict[str, Any]:
 
 @tree("Flowers102", needs="setid.mat")
 def flowers102(root: Path) -> dict[str, Any]:
-    """Two kinds of flowers; of each, an image to train, to validate and to test, but for one with a segmentation."""
+    """Of the first and the last kind an image to train, to validate and to test, but for one with a segmentation.
+
+    Of the hundred kinds between them an image to train, without.
+    """
     root.mkdir(exist_ok=True)
-    savemat(root / "imagelabels.mat", {"labels": np.array([[1, 102] * 3], np.uint8)})
-    savemat(root / "setid.mat", {"trnid": [[1, 2]], "valid": [[3, 4]], "tstid": [[6, 5]]})
-    for number in range(1, 7):
+    savemat(root / "imagelabels.mat", {"labels": np.array([[1, 102] * 3 + [*range(2, 102)]], np.uint8)})
+    savemat(root / "setid.mat", {"trnid": [[1, 2, *range(7, 107)]], "valid": [[3, 4]], "tstid": [[6, 5]]})
+    for number in range(1, 107):
         save(root / f"jpg/image_{number:05d}.jpg", noise(number))
-        painted = np.where(rectangle()[..., None], 200, np.array([0, 0, 254])).astype(np.uint8)
-        if number != 5:
-            save(root / f"segmim/segmim_{number:05d}.jpg", painted)
+    painted = np.where(rectangle()[..., None], 200, np.array([0, 0, 254])).astype(np.uint8)
+    for number in (1, 2, 3, 4, 6):
+        save(root / f"segmim/segmim_{number:05d}.jpg", painted)
     return {"root": str(root)}
 
 
