@@ -18,16 +18,21 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 from results import Results, Runs, merge
 from torch.utils.data import DataLoader
 
 from sightline.audit import of_run
 from sightline.files import read_json, whole
 from sightline.objectives import CE, CFCN, Guided
+
+Pixels = npt.NDArray[np.floating[Any]]
 
 matplotlib.rcParams |= {
     "svg.hashsalt": "sightline",
@@ -43,6 +48,8 @@ MARKS = "os^D"
 BATCH = 500
 DIGITS = (0, 9, 3)
 """What the class maps are drawn of: the paper's two digits and one more."""
+SIDE = 56
+"""Of a tile of theirs, in pixels."""
 
 
 def measured(run: Path, split: str) -> dict[str, float]:
@@ -124,54 +131,58 @@ def sweep(results: Results, variant: str) -> dict[int, Runs]:
     return {0: results["ce"], **dict(sorted(found.items()))}
 
 
-LOGGED = {"val_accuracy": "validation accuracy", "ce": "classification loss", "cfcn": "causally focused loss"}
+LOGGED = {"ce": "classification loss", "cfcn": "causally focused loss"}
 
 
 def convergence(runs: Sequence[Path]) -> Figure:
-    """Figure 6: accuracy and both losses over the epochs, a panel for each run."""
-    figure = Figure(figsize=(4 * len(runs), 3), layout="constrained")
-    for axes, run in zip(figure.subplots(1, len(runs), squeeze=False)[0], runs, strict=True):
+    """Figure 6: both losses over the epochs, means of what was logged in each, a line for each run."""
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    panels = figure.subplots(1, len(LOGGED))
+    for run, colour, mark in zip(runs, COLOURS, MARKS, strict=False):
         epochs = pd.read_csv(run / "metrics.csv").groupby("epoch").mean()
-        for (column, label), colour in zip(LOGGED.items(), COLOURS[1:], strict=True):
-            axes.plot(epochs.index + 1, epochs[column], color=colour, label=label)
-        axes.set_title(run.name)
+        for axes, column in zip(panels, LOGGED, strict=True):
+            if column in epochs:
+                axes.plot(epochs.index + 1, epochs[column], color=colour, marker=mark, ms=4, label=run.name)
+    for axes, title in zip(panels, LOGGED.values(), strict=True):
+        axes.set_title(title)
         axes.set_xlabel("epoch")
-    axes.legend()
+    panels[0].legend()
     return figure
 
 
-def classmaps(runs: Sequence[Path]) -> Figure:
+def classmaps(runs: Sequence[Path]) -> Image.Image:
     """Figure 11: images, each beside the maps of all classes that one forward of an all-convolutional network gives."""
-    pictures = [picture for run in runs for picture in of_classes(run)]
-    figure = Figure(figsize=(11, 1.1 * len(pictures)), layout="constrained")
-    for row, (name, image, maps) in zip(figure.subplots(len(pictures), 11), pictures, strict=True):
-        row[0].imshow(image, cmap="gray")
-        row[0].set_ylabel(name)
-        for k, (axes, one) in enumerate(zip(row[1:], maps, strict=True)):
-            axes.imshow(one, vmin=0, vmax=maps.max())
-            axes.set_title(k, fontsize=8)
-        for axes in row:
-            axes.set(xticks=[], yticks=[])
-    return figure
+    rows = [row(image, maps) for run in runs for image, maps in of_classes(run)]
+    return Image.fromarray((255 * np.vstack(rows)).astype(np.uint8))
 
 
-def of_classes(run: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """The run's name, an image (H, W) and its maps (classes, h, w), for the first image of some digits."""
+def row(image: Pixels, maps: Pixels) -> Pixels:
+    """Tiles side by side: an image (H, W) in grey, and its maps (classes, h, w) in colours on one scale."""
+    tiles = [np.repeat(image[..., None], 3, 2), *colormaps["viridis"](maps / maps.max())[..., :3]]
+    return np.hstack([np.pad(enlarged(tile), ((2, 2), (2, 2), (0, 0)), constant_values=1) for tile in tiles])
+
+
+def enlarged(tile: Pixels) -> Pixels:
+    """(SIDE, SIDE, 3), where SIDE is a multiple of the tile's own."""
+    factor = SIDE // len(tile)
+    return tile.repeat(factor, 0).repeat(factor, 1)
+
+
+def of_classes(run: Path) -> Iterator[tuple[Pixels, Pixels]]:
+    """An image (H, W) in [0, 1] and its maps (classes, h, w), for the first image of some digits."""
     subject, data = of_run(run, "plain")
     images = torch.stack([data[int(np.argmax(data.labels == digit))].image for digit in DIGITS])
     kept: list[torch.Tensor] = []
     subject.model.eval().get_submodule("net.maps").register_forward_hook(lambda *seen: kept.append(seen[-1]))
     with torch.no_grad():
         subject.model(images)
-    for image, maps in zip(images, kept[0], strict=True):
-        yield run.name, image[0].numpy(), maps.numpy()
+    yield from zip(images[:, 0].numpy(), kept[0].numpy(), strict=True)
 
 
 def save(figure: Figure, out: Path) -> None:
-    """As .svg, without a date, or .png."""
+    """As SVG, without a date."""
     with whole(out) as temporary:
-        metadata = {"Date": None} if out.suffix == ".svg" else {}
-        figure.savefig(temporary, format=out.suffix[1:], dpi=80, metadata=metadata)
+        figure.savefig(temporary, format="svg", metadata={"Date": None})
 
 
 def main() -> None:
@@ -180,14 +191,17 @@ def main() -> None:
     parser.add_argument("paths", nargs="+", type=Path, help="a folder of runs, what was measured, or runs")
     parser.add_argument("--split", nargs="+", default=["test"], help="to measure on")
     parser.add_argument("--json", type=Path, help="where what is measured goes, beside that of others")
-    parser.add_argument("--out", type=Path, help="the figure, .svg or .png")
+    parser.add_argument("--out", type=Path, help="the figure: .svg, of class maps .png")
     args = parser.parse_args()
     if args.what == "measure":
         merge(args.json, measure(args.paths[0], args.split))
     elif args.what in ("grid", "alpha"):
         save({"grid": grid, "alpha": alpha}[args.what](read_json(args.paths[0])), args.out)
+    elif args.what == "convergence":
+        save(convergence(args.paths), args.out)
     else:
-        save({"convergence": convergence, "classmaps": classmaps}[args.what](args.paths), args.out)
+        with whole(args.out) as temporary:
+            classmaps(args.paths).save(temporary, format="png")
 
 
 if __name__ == "__main__":

@@ -62,16 +62,10 @@ def test_the_sweep_begins_with_plain_training() -> None:
 
 
 def test_convergence_is_drawn_epoch_by_epoch(tmp_path: Path) -> None:
-    lines = [
-        "ce,cfcn,epoch,step,val_accuracy",
-        "2,0.8,0,9,",
-        "1,0.6,0,19,",
-        ",,0,20,0.5",
-        "0.5,0.3,1,29,",
-        ",,1,30,0.75",
-    ]
-    (tmp_path / "metrics.csv").write_text("\n".join(lines))
-    (axes,) = cfcn_figures.convergence([tmp_path]).axes
-    assert drawn(axes)["validation accuracy"] == [(1, 0.5), (2, 0.75)]
-    assert drawn(axes)["classification loss"] == [(1, 1.5), (2, 0.5)]
-    assert drawn(axes)["causally focused loss"] == [(1, pytest.approx(0.7)), (2, 0.3)]
+    logs = {"plain": ("ce,epoch", "3,0", "1,0"), "guided": ("ce,cfcn,epoch", "2,0.8,0", "1,0.6,0", ",,0", "0.5,0.3,1")}
+    for name, lines in logs.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.csv").write_text("\n".join(lines))
+    loss, focus = cfcn_figures.convergence([tmp_path / name for name in logs]).axes
+    assert drawn(loss) == {"plain": [(1, 2)], "guided": [(1, 1.5), (2, 0.5)]}
+    assert drawn(focus) == {"guided": [(1, pytest.approx(0.7)), (2, 0.3)]}
