@@ -148,7 +148,7 @@ def test_steps_come_at_milestones_and_the_head_has_its_own_rate(config, tmp_path
 
 
 def test_a_rate_for_a_head_that_is_none(config, tmp_path):
-    with pytest.raises(SightlineError, match=r"optimizer\.head_lr.*has none"):
+    with pytest.raises(SightlineError, match=r"optimizer\.head_lr: this network has no last linear layer"):
         train(config("optimizer.head_lr=1", "model.spec=sightline:cfcn_c"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
