@@ -151,6 +151,12 @@ def test_a_recipe_alone_is_trained_without_a_loop(tmp_path: Path) -> None:
     assert f"```\nsightline train {tmp_path}/r.yaml --out runs/{tmp_path.name}/r\n```" in said
 
 
+def test_numbers_that_do_not_fit_the_columns_are_named(tmp_path: Path) -> None:
+    table = {"source": "Somebody, Table 1", "metric": ["accuracy", "ch"], "published": {"plain": [0.68]}}
+    _, failures = cookbook.find(write(tmp_path / "r.yaml", about={"tables": [table]}))
+    assert "Table 1: plain has 1 numbers for ['accuracy', 'ch']" in failures[tmp_path / "r.yaml"]
+
+
 def test_no_recipes(capsys) -> None:
     assert main(["recipes"]) == 1
     assert "no recipes below recipes" in capsys.readouterr().err

@@ -187,6 +187,15 @@ def test_odd_batches_stay_finite(name, case):
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+@each
+def test_masks_count_where_they_are_needed(name):
+    guided = Guided(double(Residual()).eval(), VARIANTS[name](), 12)
+    guided.objectives.eval()
+    elsewhere = batch()._replace(mask=batch().mask.roll(3, -1))
+    counts = float(loss_of(guided)) != float(loss_of(guided, on=elsewhere))
+    assert counts == any("masks" in objective.needs for objective in guided.objectives)
+
+
 def test_a_step_remembers_passes_and_maps():
     model, image = double(Residual()).eval(), batch().image
     step = Step(model, ["act"])

@@ -25,6 +25,11 @@ class Table:
     ours: str = ""
     """What came of it here, or why it was not run."""
 
+    def __post_init__(self) -> None:
+        for row, values in self.published.items():
+            if len(values) != len(self.metric):
+                raise SightlineError(f"about: {self.source}: {row} has {len(values)} numbers for {self.metric}.")
+
 
 @dataclass
 class About:

@@ -125,9 +125,10 @@ def _roots(config: Namespace) -> Iterator[str]:
 
 def _is_here(root: str) -> bool:
     try:
-        return find_root(root).is_dir()
+        find_root(root)
     except SightlineError:
         return False
+    return True
 
 
 def _line(entry: Entry) -> list[str]:
@@ -171,7 +172,7 @@ def _written(column: Sequence[float | None]) -> list[str]:
     >>> _written([0.68, 0.673, None])
     ['0.680', '0.673', '–']
     """
-    digits = max(len(repr(value).partition(".")[2]) for value in column if value is not None)
+    digits = max((len(repr(value).partition(".")[2]) for value in column if value is not None), default=0)
     return ["–" if value is None else f"{value:.{digits}f}" for value in column]
 
 

@@ -179,7 +179,8 @@ def read(path: str | Path, overrides: Sequence[str] = (), row: str | None = None
     """
     config = load(path)
     if row is not None:
-        about = part(_checked(config, path), "about") or About()
+        told = {"about": config.get("about")}
+        about = part(_checked(told, path, "about"), "about") or About()
         overrides = [*about.overrides(row), *overrides]
         config["about"]["row"] = row
     for override in overrides:
@@ -193,19 +194,16 @@ def build(config: Namespace) -> Recipe:
     Raises:
         SightlineError: whatever a constructor finds wrong with its arguments or files.
     """
-    try:
-        return Recipe(**vars(_parser().instantiate(config)))
-    except SightlineError:
-        raise
-    except ValueError as error:
-        raise SightlineError(f"recipe: {_reason(str(error))}") from error
+    return Recipe(**vars(_constructed(_parser(), config)))
 
 
 def part(config: Namespace, name: str) -> Any:
-    """Construct one part of what `read` has checked, such as "objectives", and nothing else: no data are looked for."""
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument(f"--{name}", type=get_type_hints(Recipe)[name])
-    return parser.instantiate(Namespace({name: config[name]}))[name]  # type: ignore[no-untyped-call]
+    """Construct one part of what `read` has checked, such as "objectives", and nothing else: no data are looked for.
+
+    Raises:
+        SightlineError: as for `build`.
+    """
+    return _constructed(_parser(name), Namespace({name: config[name]}))[name]  # type: ignore[no-untyped-call]
 
 
 def dump(config: Namespace) -> str:
@@ -225,11 +223,20 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return lines
 
 
-def _checked(config: dict[str, Any], path: str | Path) -> Namespace:
+def _checked(config: dict[str, Any], path: str | Path, part: str | None = None) -> Namespace:
     try:
-        return cast(Namespace, _parser().parse_object(deepcopy(config)))
+        return cast(Namespace, _parser(part).parse_object(deepcopy(config)))
     except ArgumentError as error:
         raise SightlineError(f"recipe {path}: {_explained(str(error))}") from error
+
+
+def _constructed(parser: ArgumentParser, config: Namespace) -> Namespace:
+    try:
+        return cast(Namespace, parser.instantiate(config))
+    except SightlineError:
+        raise
+    except ValueError as error:
+        raise SightlineError(f"recipe: {_reason(str(error))}") from error
 
 
 def _at_least(least: int, part: str, settings: object, *names: str) -> None:
@@ -239,9 +246,13 @@ def _at_least(least: int, part: str, settings: object, *names: str) -> None:
             raise SightlineError(f"{part}.{name} is {value}: expected at least {least}.")
 
 
-def _parser() -> ArgumentParser:
+def _parser(part: str | None = None) -> ArgumentParser:
+    """Of recipes, or of one part of them."""
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Recipe)
+    if part is None:
+        parser.add_class_arguments(Recipe)
+    else:
+        parser.add_argument(f"--{part}", type=get_type_hints(Recipe)[part])
     return parser
 
 
