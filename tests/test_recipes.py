@@ -118,7 +118,7 @@ def small(
         source = recipe.part(config, "data")
         shrink_model(config.model, source.size)
         labelled, training = int(source.has_label.sum()), config.training
-        training.batch_size, training.accumulate = max(1, labelled // 2), 1
+        training.batch_size, training.accumulate = min(labelled, max(2, labelled // 2)), 1
         training.epochs = 2 // (labelled // training.batch_size)
         training.unlabelled_batch_size = training.unlabelled_batch_size and 2
         return config
