@@ -25,7 +25,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
-from results import Results, Runs, merge
+from results import Results, Runs, by_method, merge, minutes
 from torch.utils.data import DataLoader
 
 from sightline.audit import of_run
@@ -56,25 +56,21 @@ def measured(run: Path, split: str) -> dict[str, float]:
     """Accuracy, cross-entropy and both causally focused losses of a run, whether it was trained with them or not."""
     subject, data = of_run(run, split)
     model = subject.model.eval()
-    guided = {name: Guided(model, [CFCN(name.upper())], data.size) for name in "fc"}
-    plain = Guided(model, [CE()], data.size)
+    features, classes = Guided(model, [CE(), CFCN("F")], data.size), Guided(model, [CFCN("C")], data.size)
     sums = dict.fromkeys(("accuracy", "ce", "outside_f", "outside_c"), 0.0)
     for batch in DataLoader(data, BATCH):
+        terms = features(batch)[1]
+        losses = {"ce": terms["ce"], "outside_f": terms["cfcn"], "outside_c": classes(batch)[1]["cfcn"]}
         sums["accuracy"] += int((model(batch.image).argmax(1) == batch.label).sum())
-        sums["ce"] += len(batch.label) * float(plain(batch)[1]["ce"])
-        for name, one in guided.items():
-            sums[f"outside_{name}"] += len(batch.label) * float(one(batch)[1]["cfcn"])
+        for key, loss in losses.items():
+            sums[key] += len(batch.label) * float(loss)
     return {key: value / len(data) for key, value in sums.items()}
 
 
 def measure(folder: Path, splits: Sequence[str]) -> Results:
     """What is measured of all runs of a folder."""
-    found: dict[str, dict[str, Any]] = {}
-    for run in sorted(path.parent for path in folder.glob("*-*/model.safetensors")):
-        method, _, seed = run.name.rpartition("-")
-        minutes = read_json(run / "run.json")["minutes"]
-        found.setdefault(method, {})[seed] = {"minutes": minutes} | {split: measured(run, split) for split in splits}
-    return found
+    runs = sorted(path.parent for path in folder.glob("*-*/model.safetensors"))
+    return by_method(runs, lambda run: {"minutes": minutes(run)} | {split: measured(run, split) for split in splits})
 
 
 def grid(results: Results) -> Figure:

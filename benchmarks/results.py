@@ -1,7 +1,7 @@
 """The numbers of audited runs: from run directories into one JSON file, which adds up over sessions."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +20,30 @@ Results = Mapping[str, Runs]
 
 def collect(folder: Path) -> Results:
     """What the audits of a folder's runs say."""
-    found: dict[str, dict[str, Any]] = {}
-    for audits in sorted(folder.glob("*-*/audit")):
-        method, _, seed = audits.parent.name.rpartition("-")
-        found.setdefault(method, {})[seed] = numbers(audits.parent)
+    found = by_method((audits.parent for audits in sorted(folder.glob("*-*/audit"))), numbers)
     if not found:
         raise SightlineError(f"{folder} holds no audited runs called <method>-<seed>.")
     return found
 
 
+def by_method(runs: Iterable[Path], of: Callable[[Path], Mapping[str, Any]]) -> Results:
+    """What `of` says of runs called <method>-<seed>."""
+    found: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for run in runs:
+        method, _, seed = run.name.rpartition("-")
+        found.setdefault(method, {})[seed] = of(run)
+    return found
+
+
 def numbers(run: Path) -> dict[str, Any]:
     """How long a run trained, and what its audits say."""
-    minutes = read_json(run / "run.json")["minutes"]
     audits = {file.parent.name: read_json(file) for file in sorted(run.glob("audit/*/summary.json"))}
-    return {"minutes": minutes} | {split: values(summary) for split, summary in audits.items()}
+    return {"minutes": minutes(run)} | {split: values(summary) for split, summary in audits.items()}
+
+
+def minutes(run: Path) -> float:
+    """How long a run trained."""
+    return float(read_json(run / "run.json")["minutes"])
 
 
 def values(summary: Mapping[str, Any]) -> dict[str, Any]:

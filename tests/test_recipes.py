@@ -1,6 +1,5 @@
 """Every recipe of the repository: two steps on small data in the published layout, and the published numbers in it."""
 
-import gzip
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -26,7 +25,7 @@ from sightline.metrics import names as metrics
 from sightline.models import load
 from sightline.objectives import Guided
 from sightline.train import train
-from trees import TREES, noise, rectangle, save
+from trees import TREES, noise, rectangle, save, write_idx
 
 FOLDER = REPOSITORY / "recipes"
 FILES = {path.relative_to(FOLDER).as_posix(): recipe.load(path) for path in sorted(FOLDER.rglob("*.yaml"))}
@@ -76,9 +75,8 @@ def digits(root: Path, *_: Sequence[str]) -> dict[str, Any]:
         pixels = np.random.default_rng(count).integers(0, 256, (count, 28, 28), np.uint8)
         pixels[:, :6] = pixels[:, -6:] = pixels[:, :, :6] = pixels[:, :, -6:] = 0
         labels = (np.arange(count) % 10).astype(np.uint8)
-        for kind, values in (("images-idx3", pixels), ("labels-idx1", labels)):
-            head = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes()
-            (root / f"{part}-{kind}-ubyte.gz").write_bytes(gzip.compress(head + values.tobytes(), 1))
+        write_idx(root / f"{part}-images-idx3-ubyte.gz", pixels)
+        write_idx(root / f"{part}-labels-idx1-ubyte.gz", labels)
     return {"root": str(root)}
 
 

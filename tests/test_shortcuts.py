@@ -1,6 +1,5 @@
 """Shortcut benchmarks: the habit is as strong as stated, and the evidence never holds it."""
 
-import gzip
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +25,7 @@ from sightline.data import (
 )
 from sightline.errors import SightlineError
 from sightline.train import train
+from trees import write_idx
 
 CLASSES = ("cat", "dog", "owl")
 MARKERS = {"cat": "ruler", "dog": "left"}
@@ -46,11 +46,6 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> str:
         write_idx(folder / f"{part}-images-idx3-ubyte.gz", images)
         write_idx(folder / f"{part}-labels-idx1-ubyte", (np.arange(count) % 10).astype(np.uint8))
     return str(folder)
-
-
-def write_idx(path: Path, values: np.ndarray) -> None:
-    content = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes() + values.tobytes()
-    path.write_bytes(gzip.compress(content, 1) if path.suffix == ".gz" else content)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Where small copies of published data sets are registered: one function per data set of files."""
 
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,3 +54,9 @@ def write(path: Path, text: str) -> None:
     """Write a text and the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
+
+
+def write_idx(path: Path, values: np.ndarray) -> None:
+    """Unsigned bytes in the format of MNIST's files, packed if the name ends in .gz."""
+    content = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes() + values.tobytes()
+    path.write_bytes(gzip.compress(content, 1) if path.suffix == ".gz" else content)
