@@ -6,7 +6,21 @@ import torch
 from sightline import Guided, load_model
 from sightline.compat import repair_torchvision
 from sightline.explainers import GradCAM
-from sightline.objectives import CE, CFCN, CGC, GAIN, GC, L1, PPI, RRR, ContextSwap, Energy, GroupDRO
+from sightline.objectives import (
+    CE,
+    CFCN,
+    CGC,
+    GAIN,
+    GC,
+    L1,
+    PPI,
+    RRR,
+    ContextConsistency,
+    ContextSwap,
+    Energy,
+    GroupDRO,
+    Outside,
+)
 from sightline.types import Batch
 
 CLASSES = 4
@@ -35,6 +49,8 @@ OBJECTIVES = {
     "L1": lambda: [CE(), L1()],
     "ContextSwap": lambda: [CE(), ContextSwap()],
     "ContextSwap blur": lambda: [CE(), ContextSwap(outside="blur")],
+    "ContextConsistency": lambda: [CE(), ContextConsistency()],
+    "Outside": lambda: [CE(), Outside()],
     "GroupDRO": lambda: [GroupDRO()],
 }
 

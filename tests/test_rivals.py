@@ -1,4 +1,4 @@
-"""RRR, Energy, L1 and the kin of ContextSwap: by hand, and against plain second implementations."""
+"""RRR, Energy, L1, Outside and the kin of ContextSwap: by hand, and against plain second implementations."""
 
 import inspect
 import math
@@ -20,9 +20,13 @@ from sightline.objectives import (
     L1,
     RRR,
     Balanced,
+    ContextConsistency,
     ContextSwap,
     Energy,
+    Outside,
     Step,
+    divergence,
+    energy_ratio,
     localisation_l1,
     right_reasons_loss,
 )
@@ -236,6 +240,90 @@ def shown(on, objective, net=None, size=12, seed=11):
     guided(on)
     (image,) = seen
     return image
+
+
+def test_divergence_is_the_mean_of_both_directions():
+    first, second = torch.randn(2, 5, 4).double()
+    p, q = first.log_softmax(1), second.log_softmax(1)
+    both = [F.kl_div(a, b, reduction="none", log_target=True).sum(1) for a, b in ((p, q), (q, p))]
+    torch.testing.assert_close(divergence(first, second), (both[0] + both[1]) / 2)
+    apart = [torch.distributions.Bernoulli(logits=z) for z in (first, second)]
+    both = [torch.distributions.kl_divergence(a, b).mean(1) for a, b in (apart, apart[::-1])]
+    torch.testing.assert_close(divergence(first, second, multilabel=True), (both[0] + both[1]) / 2)
+    assert divergence(first, first + 3).abs().max() < 1e-12
+
+
+def test_consistency_asks_for_one_answer_on_both_backgrounds():
+    on, net, logits = batch(), double(Deep()), []
+    net.register_forward_hook(lambda _, __, output: logits.append(output))
+    guided = Guided(net, [ContextConsistency()], 12)
+    logits.clear()
+    torch.manual_seed(11)
+    loss, terms = guided(on)
+    here, there = logits
+    torch.testing.assert_close(terms["consistency"], (divergence(here, there) * on.has_mask).mean().detach())
+    assert loss.item() == pytest.approx(10 * terms["consistency"].item())
+    swapped = shown(on, ContextSwap(hide="mask"), net)
+    torch.testing.assert_close(there, net(swapped))
+
+
+def test_consistency_needs_no_labels_and_counts_no_image_without_a_mask():
+    on = batch()
+    known, unknown = (
+        term(double(Deep()), ContextConsistency(), on._replace(label=y)) for y in (on.label, -on.label.sign())
+    )
+    assert known == unknown > 0
+    assert term(double(Deep()), ContextConsistency(), on._replace(has_mask=torch.zeros(6, dtype=torch.bool))) == 0
+
+
+def test_energy_ratio_by_hand():
+    features = torch.tensor([[[[1.0, 2.0, 3.0, 0.0]]]]).double().requires_grad_()
+    mask = torch.tensor([[[1.0, 0.0, 0.0, 1.0]]]).double()
+    ratio = energy_ratio(features, mask)
+    assert ratio.item() == pytest.approx((4 + 9) / 2 / ((1 + 0) / 2))
+    ratio.backward()
+    assert features.grad.flatten().tolist() == pytest.approx([0, 4, 6, 0])  # larger features inside do not help
+    assert energy_ratio(features, torch.ones_like(mask)) == 0
+    assert energy_ratio(features * 7, mask).item() == pytest.approx(ratio.item())
+    assert torch.isfinite(energy_ratio(features * 0, mask)).all()
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_outside_is_the_mean_over_depths(kind):
+    net, shape, size = SHAPES[kind]
+    on, net, seen = batch(shape), double(net()), {}
+    objective = Outside()
+    guided = Guided(net, [objective], (3, 8, 8) if kind == "views" else size)
+    assert len(objective.layers) == 2
+    modules = dict(net.named_modules())
+    for name in objective.layers:
+        modules[name].register_forward_hook(lambda _, __, output, name=name: seen.__setitem__(name, output))
+    _, terms = guided(on)
+    expected = []
+    for maps in seen.values():
+        if kind == "views":
+            maps = maps.unflatten(0, (6, -1)).transpose(1, 2)
+        energy = maps.square().mean(1)
+        inside = torch.zeros_like(energy)
+        for cell in torch.cartesian_prod(*map(torch.arange, inside.shape)):
+            b, *at = cell.tolist()
+            parts = [
+                slice(k * fine // coarse, -(-(k + 1) * fine // coarse))
+                for k, fine, coarse in zip(at, on.mask.shape[1:], inside.shape[1:], strict=True)
+            ]
+            inside[tuple(cell)] = on.mask[(b, *parts)].max()
+        for one, part, counted in zip(energy, inside, on.has_mask, strict=True):
+            silent = not counted or (part == 1).all()
+            expected.append(0.0 if silent else (one[part == 0].mean() / one[part == 1].mean()).item())
+    assert terms["outside"].item() == pytest.approx(sum(expected) / len(expected))
+
+
+def test_outside_reads_the_layers_it_is_told():
+    objective = Outside(layers=["features.1"])
+    Guided(double(Deep()), [objective], 12)
+    assert objective.taps == ("features.1",)
+    with pytest.raises(SightlineError, match=r"features.9.*Did you mean"):
+        Guided(double(Deep()), [Outside(layers=["features.9"])], 12)
 
 
 def test_the_swap_draws_what_it_always_drew():

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sightline.errors import SightlineError
 from sightline.explainers import Explainer, bind
+from sightline.layers import spatial
 from sightline.objectives.step import Step
 from sightline.objectives.weights import Varying, Weight, finite
 from sightline.passes import Pass
@@ -117,6 +118,12 @@ def evidence(step: Step, batch: Batch, who: str) -> Tensor:
     if batch.mask.ndim == batch.image.ndim - 1:
         return batch.mask
     return batch.mask[torch.arange(len(batch.mask)), single_label(step, batch, who)]
+
+
+def layer_maps(run: Pass, tap: str) -> Tensor:
+    """(B, C, *spatial) what a layer recorded; of several views, (B, C, views, *spatial)."""
+    maps = run.per_image(spatial(run.tap(tap), run.size))
+    return maps.transpose(1, 2) if run.channel == 2 else maps
 
 
 def filling(run: Pass, fill: float | Sequence[float] | None, who: str) -> Tensor:

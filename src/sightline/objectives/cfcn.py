@@ -7,12 +7,10 @@ from torch import Tensor
 
 from sightline.explainers import GradCAM
 from sightline.explainers.arguments import one_of
-from sightline.layers import spatial
 from sightline.maps import resize, resize_transposed
-from sightline.objectives.base import Objective, evidence, nonnegative, single_label
+from sightline.objectives.base import Objective, evidence, layer_maps, nonnegative, single_label
 from sightline.objectives.step import Step
 from sightline.objectives.weights import Weight
-from sightline.passes import Pass
 from sightline.types import Batch
 
 Dead = Literal["literal", "ignore"]
@@ -104,7 +102,7 @@ class CFCN(Objective):
 
     def forward(self, step: Step, batch: Batch) -> dict[str, Tensor]:
         if self.variant == "F":
-            per_image = self._loss(self._features(step.run(batch.image)), _union(step, batch))
+            per_image = self._loss(layer_maps(step.run(batch.image), *self.taps).relu(), _union(step, batch))
         elif batch.label.ndim == 1:
             (explainer,) = self.explainers
             own = step.explain(explainer, batch.image, single_label(step, batch, "CFCN"))
@@ -118,11 +116,6 @@ class CFCN(Objective):
         if batch.label.ndim == 2 or (self.variant == "F" and batch.mask.ndim < batch.image.ndim):
             return batch.has_mask
         return batch.has_mask & (batch.label >= 0)
-
-    def _features(self, run: Pass) -> Tensor:
-        """(B, F, *spatial) rectified maps of the layer; of several views, (B, F, views, *spatial)."""
-        maps = run.per_image(spatial(run.tap(*self.taps), run.size).relu())
-        return maps.transpose(1, 2) if run.channel == 2 else maps
 
     def _each_class(self, step: Step, batch: Batch) -> Tensor:
         """(B,) losses of eq. 3."""

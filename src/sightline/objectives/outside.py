@@ -1,0 +1,94 @@
+"""Outside: features beside the evidence are to be silent, at every depth."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sightline.errors import SightlineError, did_you_mean
+from sightline.layers import candidates
+from sightline.objectives.base import Objective, evidence, layer_maps, nonnegative
+from sightline.objectives.step import Step
+from sightline.objectives.weights import Weight
+from sightline.types import Batch
+
+POOLED = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
+"""By the image's axes."""
+
+
+def energy_ratio(features: Tensor, mask: Tensor, eps: float = 1e-5) -> Tensor:
+    """Mean of ``|F|^2`` where the mask is 0 over its mean, a constant, where it is 1.
+
+    A share of the whole could be met by features that are larger inside; this can not, since the denominator is not
+    differentiated. Nor does it depend on how large the layer's features are.
+
+    Args:
+        features: (B, C, *spatial) F.
+        mask: (B, *spatial) of zeros and ones.
+        eps: the least that the denominator can be.
+
+    Returns:
+        (B,), not negative; 0 where the mask is 1 everywhere.
+    """
+    energy, inside = features.square().mean(1).flatten(1), mask.flatten(1)
+    outside, within = ((energy * part).sum(1) / part.sum(1).clamp(min=1) for part in (1 - inside, inside))
+    return outside / within.detach().clamp(min=eps)
+
+
+class Outside(Objective):
+    """The energy of features outside of the evidence, at several depths at once. Term: "outside".
+
+    ``mean over layers l of  E_l(outside) / E_l(inside)``, with E the mean of the squared features over positions and
+    channels, and the denominator held constant. A cell of a layer is inside if any of its pixels is evidence. At the
+    last layer alone, a penalty leaves cells on the object that have seen what surrounds it; here the early layers are
+    silent there too, so that there is little to be seen. Its kin is the activation difference of Viviano et al. (ICLR
+    2021), which compares the features of an image with those of the masked image. Images without a mask count 0.
+
+    Args:
+        weight: factor in the loss. From about 5 on it has to be warmed up, or training does not begin:
+            `Scheduled([0, 4], [0, 10], ramp=True)`.
+        layers: whose outputs; None takes the last layer of each resolution.
+
+    Raises:
+        SightlineError: from `bind`, there is no such layer, or none to take.
+    """
+
+    needs = ("masks",)
+
+    def __init__(self, weight: Weight = 3.0, layers: Sequence[str] | None = None) -> None:
+        super().__init__()
+        self.weights = nonnegative(outside=weight)
+        self.layers = layers
+
+    def bind(self, model: nn.Module, size: int | Sequence[int]) -> None:
+        """Settle on `layers`."""
+        if self.layers is None:
+            self.layers = last_of_each_resolution(model, size)
+        modules = dict(model.named_modules())
+        for name in self.layers:
+            if name not in modules:
+                raise SightlineError(f"Outside(layers={list(self.layers)}): {did_you_mean(name, modules)}")
+        if not self.layers:
+            raise SightlineError("Outside: no layer's output tells where its positions lie. Pass layers=.")
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return tuple(self.layers or ())
+
+    def forward(self, step: Step, batch: Batch) -> dict[str, Tensor]:
+        run, mask = step.run(batch.image), evidence(step, batch, "Outside")
+        pooled, ratios = POOLED[len(run.size)], []
+        for name in self.taps:
+            maps = layer_maps(run, name)
+            ratios.append(energy_ratio(maps, pooled(mask, maps.shape[-len(run.size) :])))
+        return {"outside": (torch.stack(ratios).mean(0) * batch.has_mask).mean()}
+
+
+def last_of_each_resolution(model: nn.Module, size: int | Sequence[int]) -> list[str]:
+    """Of the layers whose outputs have positions, the last at each number of them; the last of all ahead."""
+    found: dict[tuple[int, ...], str] = {}
+    for candidate in candidates(model, size):
+        if candidate.told:
+            found.setdefault(candidate.shape[1:], candidate.name)
+    return list(found.values())
