@@ -29,6 +29,7 @@ from starlette.testclient import TestClient
 from sightline import models, recipe
 from sightline.annotate import canvas as canvases
 from sightline.annotate import ranking
+from sightline.annotate.adopt import marked
 from sightline.annotate.answers import Answers, Insight
 from sightline.annotate.app import application
 from sightline.annotate.door import Door
@@ -477,6 +478,43 @@ def test_maps_decide_what_comes_next(project: Project, tmp_path: Path) -> None:
         Insight(project, by="mas")
     with pytest.raises(SightlineError, match="holds no maps"):
         Answers(project.folder / "splits.csv")
+
+
+def test_a_map_marks_what_exceeds_its_level_and_a_cell_around() -> None:
+    mask = marked(corner(1, 2) - corner(3, 5), (40, 60), 0.6)  # a peak, linear, 10 pixels to each side of (15, 25)
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    # The map is above 0.6 within 4 pixels; what it marks is grown by a sixteenth of 40 pixels.
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (9, 20, 19, 30)
+    assert marked(np.ones((4, 6)), (40, 60), 0.6).all()
+    assert not marked(-corner(1, 2), (40, 60), 0.6).any()
+    assert not marked(corner(1, 2, 0.0), (40, 60), 0.0).any()
+
+
+def test_maps_judged_right_become_masks(
+    project: Project, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maps = explained(tmp_path, project, [corner(0, 0), corner(1, 2), corner(2, 2)], [[1, 0]] * 3)
+    for index, verdict in enumerate(["no", "yes", "yes", "yes"]):
+        project.note(index, 1, verdict=verdict)
+    before = content(folder)
+    assert main(["annotate", str(folder), "--maps", str(maps), "--adopt"]) == 0
+    assert "adopted: 1 masks" in capsys.readouterr().out
+    changed = {Path(name).relative_to(folder) for name, data in content(folder).items() if before.get(name) != data}
+    assert changed - {Path("annotations/.lock")} == {Path("masks/cat/b.png")}  # c had a mask, and of d there is no map
+    np.testing.assert_array_equal(on_disk(folder / "masks/cat/b.png"), marked(corner(1, 2), (HEIGHT, WIDTH), 0.3))
+    project.add(1, [Operation("1", "box", ((0, 0), (59, 39)), erase=True)], 0)  # somebody took it away again
+    assert main(["annotate", str(folder), "--maps", str(maps), "--adopt", "0.5"]) == 0
+    assert "adopted: 0 masks" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("level", "message"), [("1", "--adopt 1.0"), ("nan", "--adopt nan"), ("0.3", "judged yes")])
+def test_nothing_to_adopt_is_said(
+    level: str, message: str, project: Project, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maps = explained(tmp_path, project, [corner(0, 0)], [[1, 0]])
+    project.note(0, 1, verdict="no")
+    assert main(["annotate", str(folder), "--maps", str(maps), "--adopt", level]) == 1
+    assert message in capsys.readouterr().err
 
 
 def test_the_page_is_shown_maps_and_their_order(project: Project, tmp_path: Path) -> None:

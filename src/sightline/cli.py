@@ -164,7 +164,7 @@ def annotate(args: argparse.Namespace) -> None:
 
     require("annotate", "starlette")
     require("annotate", "uvicorn")
-    from sightline.annotate import Answers, Insight, Project, serve
+    from sightline.annotate import Answers, Insight, Project, adopt, alone, serve
 
     project = Project(args.folder)
     if args.export:
@@ -173,6 +173,10 @@ def annotate(args: argparse.Namespace) -> None:
         return
     files = [*args.maps, *_explained(project, args)]
     insight = Insight(project, [Answers(file) for file in files], args.rank or ("mass" if files else "order"))
+    if args.adopt is not None:
+        with alone(project.folder):
+            print(f"adopted: {adopt(project, insight, args.adopt)} masks")
+        return
     serve(project, insight, args.host, args.port, args.people, args.open)
 
 
@@ -558,6 +562,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--model", nargs="+", default=[], metavar="RUN", help="run directories whose maps are shown")
     sub.add_argument("--explainer", nargs="+", metavar="NAME[:key=value,...]", help="of their maps; default GradCAM")
     sub.add_argument("--maps", nargs="+", type=Path, default=[], metavar="FILE", help="maps.npz of `sightline explain`")
+    sub.add_argument(
+        "--adopt", nargs="?", type=float, const=0.3, metavar="LEVEL",
+        help="where a map was judged right, make it the mask: what exceeds this share of its maximum (0.3); and stop",
+    )  # fmt: skip
     sub.add_argument("--rank", help="order, random, mass, disagreement or uncertainty; default mass, if there are maps")
     sub.add_argument(
         "--host", default="127.0.0.1", help="address that browsers are told; the default stays on this machine"
