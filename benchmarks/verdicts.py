@@ -51,9 +51,9 @@ def judge(data: Habitats, folder: Path, run: Path, seed: int) -> dict[str, float
     illustrate(models.load(f"file:{run}"), shown, maps, pictures=False, size=data.size, classes=data.classes)
     insight = Insight(project, [Answers(maps / "maps.npz")])
     agreed = [overlap for k in asked if (overlap := verdict(project, insight, data, k)) >= AGREED]
-    if sightline(["annotate", str(folder), "--maps", str(maps / "maps.npz"), "--adopt", str(LEVEL)]):
-        raise SystemExit("nothing was adopted")
-    return {"asked": len(asked), "yes": len(agreed), "overlap": float(np.mean(agreed))}
+    if agreed:
+        sightline(["annotate", str(folder), "--maps", str(maps / "maps.npz"), "--adopt", str(LEVEL)])
+    return {"asked": len(asked), "yes": len(agreed), "overlap": float(np.mean(agreed)) if agreed else 0.0}
 
 
 def verdict(project: Project, insight: Insight, data: Habitats, index: int) -> float:
@@ -92,6 +92,9 @@ def main() -> None:
         data = {"class_path": "Propagated", "init_args": {"data": data}}
         for number in range(1, args.rounds + 1):
             told = judge(habitats, folder, run, seed)
+            if not told["yes"]:
+                print(f"seed {seed}, round {number}: no map was judged right, so there is nothing to go on with")
+                break
             run = args.out / f"round_{number}-{seed}"
             trained("swap_alone", run, seed, f"data={yaml.safe_dump(data, default_flow_style=True)}")
             merge(args.json, {f"round_{number}": {str(seed): numbers(run) | {"verdicts": told}}})

@@ -37,19 +37,19 @@ def adopt(project: Project, insight: Insight, level: float) -> int:
     """
     if not 0 <= level < 1:
         raise SightlineError(f"--adopt {level}: expected a share of a map's maximum, from 0 to below 1, such as 0.3.")
-    yes = [i for i, key in enumerate(project.keys) if project.notes[key].verdict == "yes" and insight.has_map(i)]
+    right = [index for index, key in enumerate(project.keys) if project.notes[key].verdict == "yes"]
+    yes = [(index, map) for index in right if (map := insight.map(index)) is not None]
     if not yes:
         raise SightlineError(
             f"{project.folder}: no image that is judged yes has a map. Judge maps first (`sightline annotate "
             f"{project.folder} --model RUN`, keys y and x), and pass the same --model or --maps."
         )
     adopted = 0
-    for index in yes:
-        place, map = project.place(index), insight.map(index)
-        if project.annotated[index] or place.log.exists() or map is None:
-            continue
-        mask = marked(map, project.sizes[index], level)
-        write_mask(place.mask, mask)
-        project.annotated[index] = bool(mask.any())
-        adopted += project.annotated[index]
+    for index, map in yes:
+        place = project.place(index)
+        if not project.annotated[index] and not place.log.exists():
+            mask = marked(map, project.sizes[index], level)
+            write_mask(place.mask, mask)
+            project.annotated[index] = bool(mask.any())
+            adopted += project.annotated[index]
     return adopted

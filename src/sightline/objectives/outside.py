@@ -46,8 +46,8 @@ class Outside(Objective):
     2021), which compares the features of an image with those of the masked image. Images without a mask count 0.
 
     Args:
-        weight: factor in the loss. From about 5 on it has to be warmed up, or training does not begin:
-            `Scheduled([0, 4], [0, 10], ramp=True)`.
+        weight: factor in the loss. Too much of it too early ends at a constant answer (10 did on Habitats): warm it up,
+            as in `Scheduled([0, 4], [0, 4], ramp=True)`.
         layers: whose outputs; None takes the last layer of each resolution.
 
     Raises:
