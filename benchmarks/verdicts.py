@@ -10,10 +10,12 @@ else knows the true masks but the last audit.
 """
 
 import argparse
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import yaml
 from PIL import Image
 from results import merge, numbers
 
@@ -65,12 +67,12 @@ def verdict(project: Project, insight: Insight, data: Habitats, index: int) -> f
     return overlap
 
 
-def trained(name: str, out: Path, seed: int, *overrides: str) -> None:
-    """Train a recipe, and audit it on Habitats."""
-    train(recipe.read(RECIPES / f"{name}.yaml", ["model.pool=max", f"seed={seed}", *overrides]), out)
+def trained(name: str, out: Path, seed: int, data: Mapping[str, Any]) -> None:
+    """Train a recipe on `data`, and audit it on Habitats."""
+    overrides = ["model.pool=max", f"seed={seed}", f"data={json.dumps(data)}"]
+    train(recipe.read(RECIPES / f"{name}.yaml", overrides), out)
     for split in ("test", "shifted"):
-        subject, data = of_run(out, split, [HABITATS])
-        audit(subject, data, out / "audit" / split)
+        audit(*of_run(out, split, [HABITATS]), out / "audit" / split)
 
 
 def main() -> None:
@@ -87,7 +89,7 @@ def main() -> None:
             write(habitats.on(split), folder)
         data = {"class_path": "Folder", "init_args": {"root": str(folder), "size": list(habitats.size)}}
         run = args.out / f"round_0-{seed}"
-        trained("plain", run, seed, f"data={yaml.safe_dump(data, default_flow_style=True)}")
+        trained("plain", run, seed, data)
         merge(args.json, {"round_0": {str(seed): numbers(run)}})
         data = {"class_path": "Propagated", "init_args": {"data": data}}
         for number in range(1, args.rounds + 1):
@@ -96,7 +98,7 @@ def main() -> None:
                 print(f"seed {seed}, round {number}: no map was judged right, so there is nothing to go on with")
                 break
             run = args.out / f"round_{number}-{seed}"
-            trained("swap_alone", run, seed, f"data={yaml.safe_dump(data, default_flow_style=True)}")
+            trained("swap_alone", run, seed, data)
             merge(args.json, {f"round_{number}": {str(seed): numbers(run) | {"verdicts": told}}})
 
 

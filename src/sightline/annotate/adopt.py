@@ -2,7 +2,6 @@
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 from sightline.annotate.answers import Insight
 from sightline.annotate.canvas import write_mask
@@ -10,7 +9,7 @@ from sightline.annotate.project import Project
 from sightline.annotate.ranking import Array
 from sightline.errors import SightlineError
 from sightline.pictures import Flags
-from sightline.regions import Size
+from sightline.regions import Size, grown
 
 GROWN = 1 / 16
 """What a mask is grown by, as a share of the image's short side: a cell of a map, about, since maps peak inside."""
@@ -23,10 +22,7 @@ def marked(map: Array, size: Size, level: float) -> Flags:
     """
     fine = np.asarray(Image.fromarray(map.astype(np.float32)).resize(size[::-1], Image.Resampling.BILINEAR))
     above: Flags = fine > max(level * float(fine.max()), 0.0)
-    if not above.any():
-        return above
-    near: Flags = ndimage.distance_transform_edt(~above) <= GROWN * min(size)
-    return near
+    return grown(above, GROWN * min(size)) if above.any() else above
 
 
 def adopt(project: Project, insight: Insight, level: float) -> int:

@@ -4,7 +4,7 @@ Everywhere a pixel in row r and column c covers c <= x < c + 1, r <= y < r + 1; 
 """
 
 from sightline.regions.base import Region, Size
-from sightline.regions.combined import AsBox, Dilated, Relative, Sized, Traced, Union
+from sightline.regions.combined import AsBox, Dilated, Relative, Sized, Traced, Union, grown
 from sightline.regions.maskfile import MaskFile
 from sightline.regions.runs import Brush, Runs
 from sightline.regions.shapes import Boxes, Points, Polygons, Scribbles, Shape, ellipse
@@ -27,4 +27,5 @@ __all__ = [
     "Traced",
     "Union",
     "ellipse",
+    "grown",
 ]

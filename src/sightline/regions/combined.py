@@ -44,6 +44,13 @@ class Traced:
         return b"Traced" + self.mask.content() + b"\0" + self.otherwise.content()
 
 
+def grown(marked: Flags, pixels: float) -> Flags:
+    """What is marked and every pixel whose centre is at most `pixels` away from one of its, marked in place."""
+    window = marked[around(marked, ceil(pixels))]
+    window |= ndimage.distance_transform_edt(~window) <= pixels
+    return marked
+
+
 @dataclass(frozen=True)
 class Dilated:
     """A region and every pixel whose centre is at most `pixels` away from one of its."""
@@ -52,10 +59,7 @@ class Dilated:
     pixels: float
 
     def draw(self, size: Size) -> Flags:
-        marked = self.region.draw(size)
-        window = marked[around(marked, ceil(self.pixels))]
-        window |= ndimage.distance_transform_edt(~window) <= self.pixels
-        return marked
+        return grown(self.region.draw(size), self.pixels)
 
     def content(self) -> bytes:
         return f"Dilated {self.pixels} ".encode() + self.region.content()
