@@ -21,7 +21,20 @@ from tqdm import tqdm
 
 from sightline import Guided, load_model
 from sightline.explainers import GradCAM, Gradient
-from sightline.objectives import CE, CFCN, CGC, GAIN, GC, PPI, RRR, ContextSwap, Energy, Objective
+from sightline.objectives import (
+    CE,
+    CFCN,
+    CGC,
+    GAIN,
+    GC,
+    PPI,
+    RRR,
+    ContextConsistency,
+    ContextSwap,
+    Energy,
+    Objective,
+    Outside,
+)
 from sightline.types import Batch
 
 ROWS: dict[str, Callable[[], list[Objective]]] = {
@@ -42,6 +55,8 @@ ROWS: dict[str, Callable[[], list[Objective]]] = {
     "RRR Grad-CAM": lambda: [RRR(explainer=GradCAM())],
     "Energy": lambda: [Energy()],
     "ContextSwap": lambda: [ContextSwap()],
+    "ContextConsistency": lambda: [ContextConsistency()],
+    "Outside": lambda: [Outside()],
 }
 COMPOSED = ("CGC paper", "GC shared", "PPI second order", "CFCN-C", "GAIN-ext")
 
