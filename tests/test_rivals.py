@@ -326,6 +326,35 @@ def test_outside_reads_the_layers_it_is_told():
         Guided(double(Deep()), [Outside(layers=["features.9"])], 12)
 
 
+def test_outside_reads_every_activation_that_tells_where():
+    """Not the one behind the pooling, nor attention, which lies in the same module of torch."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.features = nn.Sequential(
+                nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.SiLU()
+            )
+            self.attention = nn.MultiheadAttention(4, 1, batch_first=True)
+            self.head = nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.Linear(4, 3))
+
+        def forward(self, image):
+            tokens = self.features(image).flatten(2).mT
+            return self.head(self.attention(tokens, tokens, tokens)[0].mean(1))
+
+    objective = Outside(layers="activations")
+    Guided(double(Net()), [objective], 12)
+    assert set(objective.taps) == {"features.2", "features.4"}
+    with pytest.raises(SightlineError, match=r"Outside\(layers='activation'\).*Did you mean 'activations'"):
+        Outside(layers="activation")
+    with pytest.raises(SightlineError, match=r"no layer.*Pass layers="):
+        Guided(
+            double(nn.Sequential(nn.Conv2d(3, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())),
+            [Outside(1, "activations")],
+            12,
+        )
+
+
 def test_the_swap_draws_what_it_always_drew():
     on = batch()
     torch.manual_seed(11)

@@ -1,12 +1,14 @@
 """Outside: features beside the evidence are to be silent, at every depth."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sightline.errors import SightlineError, did_you_mean
+from sightline.explainers.arguments import one_of
 from sightline.layers import candidates
 from sightline.objectives.base import Objective, evidence, layer_maps, nonnegative
 from sightline.objectives.step import Step
@@ -48,24 +50,30 @@ class Outside(Objective):
     Args:
         weight: factor in the loss. Too much of it too early ends at a constant answer (10 did on Habitats): warm it up,
             as in `Scheduled([0, 4], [0, 4], ramp=True)`.
-        layers: whose outputs; None takes the last layer of each resolution.
+        layers: whose outputs: names, or "activations", every module of `torch.nn` that is an activation; of one that a
+            network uses several times, the last use. None takes the last layer of each resolution.
 
     Raises:
-        SightlineError: from `bind`, there is no such layer, or none to take.
+        SightlineError: `layers` is another word; from `bind`, there is no such layer, or none to take.
     """
 
     needs = ("masks",)
 
-    def __init__(self, weight: Weight = 3.0, layers: Sequence[str] | None = None) -> None:
+    def __init__(self, weight: Weight = 3.0, layers: Literal["activations"] | Sequence[str] | None = None) -> None:
         super().__init__()
         self.weights = nonnegative(outside=weight)
         self.layers = layers
+        if isinstance(layers, str):
+            one_of(("activations",), self, "layers")
 
     def bind(self, model: nn.Module, size: int | Sequence[int]) -> None:
         """Settle on `layers`."""
+        modules = dict(model.named_modules())
         if self.layers is None:
             self.layers = last_of_each_resolution(model, size)
-        modules = dict(model.named_modules())
+        elif self.layers == "activations":
+            told = [candidate.name for candidate in candidates(model, size) if candidate.told]
+            self.layers = [name for name in told if is_activation(modules[name])]
         for name in self.layers:
             if name not in modules:
                 raise SightlineError(f"Outside(layers={list(self.layers)}): {did_you_mean(name, modules)}")
@@ -83,6 +91,11 @@ class Outside(Objective):
             maps = layer_maps(run, name)
             ratios.append(energy_ratio(maps, pooled(mask, maps.shape[-len(run.size) :])))
         return {"outside": (torch.stack(ratios).mean(0) * batch.has_mask).mean()}
+
+
+def is_activation(module: nn.Module) -> bool:
+    """Whether a module is of the kind of `nn.ReLU`."""
+    return type(module).__module__ == nn.ReLU.__module__ and not isinstance(module, nn.MultiheadAttention)
 
 
 def last_of_each_resolution(model: nn.Module, size: int | Sequence[int]) -> list[str]:
