@@ -21,11 +21,11 @@ from results import merge, numbers
 
 from sightline import models, recipe
 from sightline.annotate import Answers, Insight, Project
-from sightline.annotate.adopt import marked
 from sightline.audit import audit, of_run
 from sightline.cli import main as sightline
 from sightline.data import Habitats
 from sightline.illustrate import illustrate
+from sightline.regions import marked
 from sightline.train import train
 
 ASKED, AGREED, LEVEL = 500, 0.25, 0.3

@@ -29,7 +29,6 @@ from starlette.testclient import TestClient
 from sightline import models, recipe
 from sightline.annotate import canvas as canvases
 from sightline.annotate import ranking
-from sightline.annotate.adopt import marked
 from sightline.annotate.answers import Answers, Insight
 from sightline.annotate.app import application
 from sightline.annotate.door import Door
@@ -39,6 +38,7 @@ from sightline.annotate.server import listening
 from sightline.cli import main
 from sightline.data import Folder
 from sightline.errors import SightlineError
+from sightline.regions import marked
 
 HEIGHT, WIDTH = 40, 60
 PORT = 4321

@@ -68,6 +68,39 @@ def read_scores(audit: str | Path) -> pd.DataFrame:
     return _checked(frame, path)
 
 
+def audit_of(run: str | Path, split: str) -> Path:
+    """Where a run's audit of a split lies; `run` may be that audit's directory itself."""
+    inside = Path(run) / "audit" / split
+    return inside if inside.is_dir() else Path(run)
+
+
+def training_scores(run: str | Path, groups: Sequence[str], ids: Sequence[str], who: str) -> pd.DataFrame:
+    """What a run's audit of its training split says of the images `ids`, in their order.
+
+    Args:
+        run: a run directory whose training split was audited, or that audit's directory.
+        groups: of the training images; ids alone would not tell one draw of a dataset from another.
+        ids: of the training images.
+        who: asks for it, such as "JTT.errors"; named in errors.
+
+    Raises:
+        SightlineError: there is no such audit, it cannot be read, or it is of other images.
+    """
+    folder = audit_of(run, "train")
+    if not any((folder / f"scores.{suffix}").is_file() for suffix in ("csv", "parquet")):
+        raise SightlineError(
+            f"{who}: {run} holds no audit of the training split. Train a model into a run directory, then "
+            "`sightline audit RUN --split train`, and pass that directory."
+        )
+    frame = read_scores(folder).set_index("id")
+    if set(frame.index) != set(ids) or list(frame["group"][list(ids)]) != list(groups):
+        raise SightlineError(
+            f"{who}: {folder} scored other images than the {len(ids)} this run trains on: {len(frame)}, of which "
+            f"{len(set(frame.index) & set(ids))} share an id. Audit a model on the training split of the same data."
+        )
+    return frame.loc[list(ids)]
+
+
 def _found(audit: Path) -> Path:
     found = [path for path in (audit / "scores.csv", audit / "scores.parquet") if path.is_file()]
     if not found:

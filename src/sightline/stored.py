@@ -15,7 +15,7 @@ from numpy.lib import format as npy
 from torch import Tensor, nn
 
 from sightline.errors import SightlineError
-from sightline.files import write_json
+from sightline.files import read_json, write_json
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -44,6 +44,10 @@ class Stored:
             return None
         maps, scale = (torch.from_numpy(values[row.cpu().numpy()].astype(np.float32)) for values in self.kept.values())
         return maps * scale.view(-1, *[1] * (maps.ndim - 1))
+
+    def at(self, rows: npt.NDArray[np.int_]) -> npt.NDArray[np.floating]:
+        """(n, *spatial) maps of these rows, each divided by its largest magnitude."""
+        return np.asarray(self.kept["maps"][rows])
 
     def put(self, row: Tensor, maps: Tensor) -> Tensor:
         """Keep (B, *spatial) maps as these rows; return them as `get` will, so that a later audit finds the same."""
@@ -82,6 +86,21 @@ def _open(path: Path, rows: int) -> npt.NDArray[Any]:
     if len(values) != rows:
         raise SightlineError(f"{path} holds {len(values)} maps, not {rows}. Delete the folder {path.parent}.")
     return values
+
+
+def maps_of(root: Path, made_of: Mapping[str, Any], rows: int) -> Stored:
+    """The maps below `root` of which all of `made_of` is true; there may be more to them, such as the weights.
+
+    Raises:
+        SightlineError: there are none, or maps of several models, or they cannot be read.
+    """
+    found = [path.parent for path in sorted(root.glob("*/made_of.json")) if made_of.items() <= read_json(path).items()]
+    if len(found) != 1:
+        raise SightlineError(
+            f"{root} holds {len(found)} sets of maps of {made_of}, where one was expected. Make them with "
+            "`sightline audit RUN --maps FOLDER`, in a folder for that model alone."
+        )
+    return Stored(found[0], rows)
 
 
 @contextmanager

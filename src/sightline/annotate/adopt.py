@@ -1,28 +1,10 @@
 """Masks out of maps: what the model's map marks in an image, where somebody said yes to it."""
 
-import numpy as np
-from PIL import Image
-
 from sightline.annotate.answers import Insight
 from sightline.annotate.canvas import write_mask
 from sightline.annotate.project import Project
-from sightline.annotate.ranking import Array
 from sightline.errors import SightlineError
-from sightline.pictures import Flags
-from sightline.regions import Size, grown
-
-GROWN = 1 / 16
-"""What a mask is grown by, as a share of the image's short side: a cell of a map, about, since maps peak inside."""
-
-
-def marked(map: Array, size: Size, level: float) -> Flags:
-    """(H, W), what a map (h, w) marks: where it exceeds `level` of its maximum, and `GROWN` around that.
-
-    The map is interpolated linearly. A map without positive values marks nothing.
-    """
-    fine = np.asarray(Image.fromarray(map.astype(np.float32)).resize(size[::-1], Image.Resampling.BILINEAR))
-    above: Flags = fine > max(level * float(fine.max()), 0.0)
-    return grown(above, GROWN * min(size)) if above.any() else above
+from sightline.regions import marked
 
 
 def adopt(project: Project, insight: Insight, level: float) -> int:

@@ -1,5 +1,6 @@
 """The datasets: each is constructed for one split and yields `Batch`. This is the list."""
 
+from sightline.data.adopted import Adopted
 from sightline.data.aircraft import Aircraft
 from sightline.data.base import Source
 from sightline.data.bike_helmets import BikeHelmets
@@ -37,6 +38,7 @@ __all__ = [
     "LIDC",
     "OCT",
     "VOC",
+    "Adopted",
     "Aircraft",
     "BikeHelmets",
     "BrainMRI",

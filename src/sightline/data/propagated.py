@@ -1,7 +1,7 @@
 """A few masks, propagated to the images that have none."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sightline.data.base import Source, at_least
-from sightline.data.habits import Integers
 from sightline.data.segmenter import BATCH, UNet, fit, overlap, predict
-from sightline.data.subset import Subset
+from sightline.data.subset import Drawn
 from sightline.errors import SightlineError
-from sightline.pictures import Flags, Pixels
+from sightline.pictures import Flags
 
 FEWEST = 5
 """Annotated images without which there is nothing to learn from."""
@@ -26,7 +25,7 @@ DOUBTFUL = 0.5
 log = logging.getLogger(__name__)
 
 
-class Propagated(Subset):
+class Propagated(Drawn):
     """Another dataset, whose training images without a mask get one from a network that learned it from the others.
 
     So a few masks guide every objective that uses masks, at the price of one short training when the dataset is built.
@@ -58,35 +57,17 @@ class Propagated(Subset):
         split: str = "train",
         seed: int = 0,
     ) -> None:
-        if len(data.size) != 2:
-            raise SightlineError(f"data: {data.name} holds no single images but {data.size}. Propagated needs (H, W).")
         self.steps, self.side = at_least("steps", steps, 1), at_least("side", side, 8)
         self.width = at_least("width", width, 1)
         self.agreement = float("nan")
         super().__init__(data, split, seed=seed)
 
-    def choose(self) -> dict[str, Integers]:
-        return {self.split: np.arange(len(self.part(self.split)))}
-
-    def annotate(self, has_mask: Flags, has_label: Flags | None = None) -> None:
-        super().annotate(has_mask, has_label)
-        self._drawn: dict[int, bytes] = {}
-        if self.split == "train" and not has_mask.all():
-            self._propagate()
-            self.has_mask[list(self._drawn)] = True
-
     def facts(self) -> dict[str, Any]:
         return {"masks_propagated": len(self._drawn), "agreement": round(self.agreement, 4)} if self._drawn else {}
 
-    def read(self, index: int) -> tuple[Pixels, Pixels]:
-        image, mask = super().read(index)
-        if index not in self._drawn:
-            return image, mask
-        bits = np.frombuffer(self._drawn[index], np.uint8)
-        return image, np.unpackbits(bits, count=mask.size).reshape(mask.shape)
-
-    def _propagate(self) -> None:
-        known, unknown = (np.flatnonzero(flags).tolist() for flags in (self.has_mask, ~self.has_mask))
+    def draw(self, has_mask: Flags) -> Iterator[tuple[int, Flags]]:
+        """What a network that learned from the images with a mask finds in the others."""
+        known, unknown = (np.flatnonzero(flags).tolist() for flags in (has_mask, ~has_mask))
         if len(known) < FEWEST:
             raise SightlineError(
                 f"data: {len(known)} training images of {self.name} have a mask, too few to learn from. "
@@ -97,7 +78,7 @@ class Propagated(Subset):
         net = fit(images[~held], masks[~held], self.steps, self.width, self.seed)
         self.agreement = float(overlap(predict(net, images[held]), masks[held]).mean())
         for start in tqdm(range(0, len(unknown), BATCH), desc="drawing masks", leave=False, disable=None):
-            self._draw(net, unknown[start : start + BATCH])
+            yield from self._found(net, unknown[start : start + BATCH])
         if self.agreement < DOUBTFUL:
             log.warning(
                 "%s: the masks drawn on held-out images agree with their own to %.2f only (intersection over union). "
@@ -105,13 +86,11 @@ class Propagated(Subset):
                 self.name, self.agreement,
             )  # fmt: skip
 
-    def _draw(self, net: UNet, indices: Sequence[int]) -> None:
-        """Keep the masks that the network draws on some images, where it draws any."""
+    def _found(self, net: UNet, indices: Sequence[int]) -> Iterator[tuple[int, Flags]]:
+        """What the network draws on some images."""
         drawn = predict(net, torch.stack([self._seen(index)[0] for index in indices])).float()
         full = F.interpolate(drawn, self.size, mode="bilinear") > 0.5
-        for index, mask in zip(indices, full.numpy(), strict=True):
-            if mask.any():
-                self._drawn[index] = np.packbits(mask).tobytes()
+        yield from zip(indices, full.numpy(), strict=True)
 
     def _seen(self, index: int) -> tuple[Tensor, Tensor]:
         """An image (C, h, w) and its masks (K, h, w), uint8, as large as the network sees them."""

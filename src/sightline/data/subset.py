@@ -1,6 +1,7 @@
 """Datasets made of the samples of another."""
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from copy import copy
 from functools import cached_property
 from typing import Any, Self
@@ -80,6 +81,47 @@ class Subset(Source):
             np.concatenate([part.has_mask[indices] for part, indices in chosen]),
             np.concatenate([part.has_label[indices] for part, indices in chosen]),
         )
+
+
+class Drawn(Subset):
+    """All samples of another dataset, where training images without a mask get one that nobody drew.
+
+    A subclass says in `draw` which. Masks that somebody drew stay, and other splits are as they are.
+
+    Args:
+        data: a dataset of single images.
+        split, seed: see `Source`.
+
+    Raises:
+        SightlineError: the dataset is not one of single images.
+    """
+
+    def __init__(self, data: Source, split: str = "train", seed: int = 0) -> None:
+        if len(data.size) != 2:
+            who = type(self).__name__
+            raise SightlineError(f"data: {data.name} holds no single images but {data.size}. {who} needs (H, W).")
+        super().__init__(data, split, seed=seed)
+
+    @abstractmethod
+    def draw(self, has_mask: Flags) -> Iterable[tuple[int, Flags]]:
+        """Masks (H, W) of training images that have none, by the index of the image; empty ones are left out."""
+
+    def choose(self) -> dict[str, Integers]:
+        return {self.split: np.arange(len(self.part(self.split)))}
+
+    def annotate(self, has_mask: Flags, has_label: Flags | None = None) -> None:
+        super().annotate(has_mask, has_label)
+        self._drawn: dict[int, bytes] = {}
+        if self.split == "train" and not self.has_mask.all():
+            self._drawn = {index: np.packbits(mask).tobytes() for index, mask in self.draw(has_mask) if mask.any()}
+            self.has_mask[list(self._drawn)] = True
+
+    def read(self, index: int) -> tuple[Pixels, Pixels]:
+        image, mask = super().read(index)
+        if index not in self._drawn:
+            return image, mask
+        bits = np.frombuffer(self._drawn[index], np.uint8)
+        return image, np.unpackbits(bits, count=mask.size).reshape(mask.shape)
 
 
 class Pooled(Subset):

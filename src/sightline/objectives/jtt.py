@@ -24,35 +24,6 @@ def upweighted(wrong: Tensor, upweight: float) -> Tensor:
     return weight / weight.mean()
 
 
-def errors_of(errors: str | Path, groups: Sequence[str], ids: Sequence[str]) -> Tensor:
-    """(N,) bool, which of the training images `ids` an audited model got wrong.
-
-    Args:
-        errors: a run directory whose training split was audited, or that audit's directory.
-        groups: of the training images; ids alone would not tell one draw of a dataset from another.
-        ids: of the training images.
-
-    Raises:
-        SightlineError: there is no such audit, it cannot be read, or it is of other images.
-    """
-    from sightline.scores import read_scores  # pandas takes a second to import
-
-    inside = Path(errors) / "audit" / "train"
-    folder = inside if inside.is_dir() else Path(errors)
-    if not any((folder / f"scores.{suffix}").is_file() for suffix in ("csv", "parquet")):
-        raise SightlineError(
-            f"JTT.errors: {errors} holds no audit of the training split. Train a model with plain CE into a run "
-            "directory, then `sightline audit RUN --split train`, and pass that directory."
-        )
-    frame = read_scores(folder).set_index("id")
-    if set(frame.index) != set(ids) or list(frame["group"][list(ids)]) != list(groups):
-        raise SightlineError(
-            f"JTT.errors: {folder} scored other images than the {len(ids)} this run trains on: {len(frame)}, of which "
-            f"{len(set(frame.index) & set(ids))} share an id. Audit a model on the training split of the same data."
-        )
-    return torch.tensor((frame["correct"][list(ids)] == 0).to_numpy())
-
-
 class JTT(Objective):
     """The second stage of "just train twice" (Liu et al., ICML 2021); stands in place of CE. Needs no groups.
 
@@ -91,8 +62,11 @@ class JTT(Objective):
         self.register_buffer("factor", torch.empty(0))
 
     def meet(self, groups: Sequence[str], ids: Sequence[str] = ()) -> None:
-        """Look up which of the training images the first model got wrong; see `errors_of`."""
-        wrong = errors_of(self.errors, groups, ids)
+        """Look up which of the training images the first model got wrong."""
+        from sightline.scores import training_scores  # pandas takes a second to import
+
+        scores = training_scores(self.errors, groups, ids, "JTT.errors")
+        wrong = torch.tensor((scores["correct"] == 0).to_numpy())
         if len(wrong.unique()) == 1:
             which = "every" if wrong[0] else "no"
             log.warning("JTT.errors: %s got %s training image wrong, so JTT is plain CE.", self.errors, which)

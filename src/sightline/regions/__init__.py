@@ -5,6 +5,7 @@ Everywhere a pixel in row r and column c covers c <= x < c + 1, r <= y < r + 1; 
 
 from sightline.regions.base import Region, Size
 from sightline.regions.combined import AsBox, Dilated, Relative, Sized, Traced, Union, grown
+from sightline.regions.mapped import marked
 from sightline.regions.maskfile import MaskFile
 from sightline.regions.runs import Brush, Runs
 from sightline.regions.shapes import Boxes, Points, Polygons, Scribbles, Shape, ellipse
@@ -28,4 +29,5 @@ __all__ = [
     "Union",
     "ellipse",
     "grown",
+    "marked",
 ]
