@@ -11,7 +11,8 @@ A league is a YAML file of
   overrides  of every row's recipe, such as the network
   audits     split -> metrics
   rows       name -> `recipe`, unless it is called as the row; `overrides`; or `dfr`, the row whose last layer is
-             refitted; for tables `title` and `guidance`. null takes a row of `like` out
+             refitted; `maps`, a split that is audited too and whose maps are kept in the run's folder "maps"; for
+             tables `title` and `guidance`. null takes a row of `like` out
   first      rows that only serve others, with `audits` of their own
 Overrides may name $data and, as $row, the run directory of a row with the same seed, which is then run first.
 """
@@ -69,7 +70,9 @@ class League:
         return self.out / f"{name}-{seed}"
 
     def audits(self, name: str) -> Mapping[str, Sequence[str]]:
-        return self.rows[name].get("audits", self.says["audits"])
+        row = self.rows[name]
+        seen = {row["maps"]: ["ch"]} if "maps" in row else {}
+        return {**row.get("audits", self.says["audits"]), **seen}
 
     def recipe(self, name: str) -> Path:
         return self.file.parent / self.says["recipes"] / f"{self.rows[name].get('recipe', name)}.yaml"
@@ -112,7 +115,7 @@ def make(league: League, name: str, seed: int, *, wait: bool = True) -> None:
         for other in league.before(name):
             make(league, other, seed)
         train(league, name, seed)
-        audit(run, league.audits(name))
+        audit(run, league.audits(name), league.rows[name].get("maps"))
     if name in league.says["rows"]:
         merge(league.json, {name: {str(seed): numbers(run)}})
 
@@ -131,8 +134,8 @@ def train(league: League, name: str, seed: int) -> None:
         dfr(league.run(refitted, seed), run, split="val", seed=seed)
 
 
-def audit(run: Path, audits: Mapping[str, Sequence[str]]) -> None:
-    """Audit the splits of a run that are not yet."""
+def audit(run: Path, audits: Mapping[str, Sequence[str]], kept: str | None) -> None:
+    """Audit the splits of a run that are not yet, and keep the maps of one."""
     from sightline.audit import audit, of_run, scaled_margin
     from sightline.metrics.names import named
 
@@ -141,7 +144,8 @@ def audit(run: Path, audits: Mapping[str, Sequence[str]]) -> None:
         if not (out / "summary.json").exists():
             subject, data = of_run(run, split)
             margin = scaled_margin(data.size, None)
-            audit(subject, data, out, metrics=[each for spec in metrics for each in named(spec, margin=margin)])
+            scored_by = [each for spec in metrics for each in named(spec, margin=margin)]
+            audit(subject, data, out, metrics=scored_by, maps=run / "maps" if split == kept else None)
 
 
 def cell(league: League, name: str, seed: int) -> None:

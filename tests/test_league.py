@@ -32,7 +32,10 @@ first:
 rows:
   plain: {title: CE, guidance: labels}
   broken: {recipe: plain, overrides: [objectives.0.smoothing=2]}
-  jtt: {recipe: plain, overrides: ["objectives=[{class_path: JTT, init_args: {errors: $identify}}]"]}
+  jtt:
+    recipe: plain
+    overrides: ["objectives=[{class_path: JTT, init_args: {errors: $identify}}]"]
+    maps: train
   dfr: {dfr: plain}
 """
 RECIPE = {
@@ -102,6 +105,8 @@ def test_rows_that_others_build_on_are_run_first_and_once(tiny):
     league.make(tiny, "jtt", 0)
     assert list(results.read(tiny.json)) == ["jtt"]
     assert (tiny.run("identify", 0) / "audit" / "train" / "summary.json").exists()
+    assert set(results.read(tiny.json)["jtt"]["0"]) >= {"train", "test"}
+    assert len(list((tiny.run("jtt", 0) / "maps").glob("*/maps.npy"))) == 1
     league.make(tiny, "dfr", 0)
     assert list(results.read(tiny.json)) == ["jtt", "plain", "dfr"]
     trained = tiny.run("plain", 0) / "model.safetensors"
