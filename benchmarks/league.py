@@ -11,7 +11,7 @@ A league is a YAML file of
   overrides  of every row's recipe, such as the network
   audits     split -> metrics
   rows       name -> `recipe`, unless it is called as the row; `overrides`; or `dfr`, the row whose last layer is
-             refitted; `maps`, a split that is audited too and whose maps are kept in the run's folder "maps"; for
+             refitted; `maps`, an explainer whose maps of the training split are kept in the run's folder "maps"; for
              tables `title` and `guidance`. null takes a row of `like` out
   first      rows that only serve others, with `audits` of their own
 Overrides may name $data and, as $row, the run directory of a row with the same seed, which is then run first.
@@ -71,8 +71,7 @@ class League:
 
     def audits(self, name: str) -> Mapping[str, Sequence[str]]:
         row = self.rows[name]
-        seen = {row["maps"]: ["ch"]} if "maps" in row else {}
-        return {**row.get("audits", self.says["audits"]), **seen}
+        return row.get("audits", self.says["audits"]) | ({"train": ["ch"]} if "maps" in row else {})
 
     def recipe(self, name: str) -> Path:
         return self.file.parent / self.says["recipes"] / f"{self.rows[name].get('recipe', name)}.yaml"
@@ -134,9 +133,10 @@ def train(league: League, name: str, seed: int) -> None:
         dfr(league.run(refitted, seed), run, split="val", seed=seed)
 
 
-def audit(run: Path, audits: Mapping[str, Sequence[str]], kept: str | None) -> None:
-    """Audit the splits of a run that are not yet, and keep the maps of one."""
+def audit(run: Path, audits: Mapping[str, Sequence[str]], maps: str | None = None) -> None:
+    """Audit the splits of a run that are not yet; keep the training images' maps of an explainer."""
     from sightline.audit import audit, of_run, scaled_margin
+    from sightline.explainers.names import named as explainer
     from sightline.metrics.names import named
 
     for split, metrics in audits.items():
@@ -144,8 +144,10 @@ def audit(run: Path, audits: Mapping[str, Sequence[str]], kept: str | None) -> N
         if not (out / "summary.json").exists():
             subject, data = of_run(run, split)
             margin = scaled_margin(data.size, None)
-            scored_by = [each for spec in metrics for each in named(spec, margin=margin)]
-            audit(subject, data, out, metrics=scored_by, maps=run / "maps" if split == kept else None)
+            how: dict[str, Any] = {"metrics": [each for spec in metrics for each in named(spec, margin=margin)]}
+            if maps and split == "train":
+                how |= {"explainers": [explainer(maps)], "maps": run / "maps"}
+            audit(subject, data, out, **how)
 
 
 def cell(league: League, name: str, seed: int) -> None:
