@@ -44,7 +44,7 @@ class Adopted(Drawn):
         run: str | Path,
         errors: str | Path,
         maps: str | Path | None = None,
-        level: float = 0.2,
+        level: float = 0.3,
         split: str = "train",
         seed: int = 0,
     ) -> None:
