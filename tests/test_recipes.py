@@ -1,6 +1,7 @@
 """Every recipe of the repository: two steps on small data in the published layout, and the published numbers in it."""
 
 import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -113,7 +114,7 @@ def small(
         config = recipe.read(alone, overrides)
         config.model.weights, config.training.workers = None, 0
         shrink_data(config.data, laid_out)
-        source = recipe.part(config, "data")
+        source = recipe.part(on(config, inner(config.data)), "data")
         shrink_model(config.model, source.size)
         labelled, training = int(source.has_label.sum()), config.training
         training.batch_size, training.accumulate = min(labelled, max(2, labelled // 2)), 1
@@ -148,6 +149,18 @@ def parts(config: Namespace) -> Iterator[Namespace]:
             yield from parts(value)
 
 
+def inner(data: Namespace) -> Namespace:
+    """A dataset; of one that adopts the maps of runs, what these runs train on."""
+    return next((part.init_args.data for part in parts(data) if part.class_path.endswith(".Adopted")), data)
+
+
+def on(config: Namespace, data: Namespace) -> Namespace:
+    """A recipe with another dataset."""
+    other = config.clone()
+    other.data = data
+    return other
+
+
 def told(config: Namespace, *names: str) -> Any:
     """The first argument of one of these names that a dataset, or one it is made of, is given."""
     arguments = (vars(part.init_args).get(name) for part in parts(config) for name in names)
@@ -170,21 +183,33 @@ def shrink_model(config: Namespace, size: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_two_steps(name: str, small: Callable[..., Namespace]) -> None:
     config = small(name)
-    for objective in config.objectives:
-        if objective.class_path.endswith(".JTT"):
-            objective.init_args.errors = errors(config)
+    if any(objective.class_path.endswith(".JTT") for objective in config.objectives):
+        make_errors(config)
     train(config, "run")
     assert read_json("run/run.json")["finished"]
     assert torch.load("run/checkpoint.ckpt", weights_only=True)["global_step"] == 2
 
 
-def errors(config: Namespace) -> str:
-    """The run of a first model, audited on its training split."""
-    first = config.clone()
+def make_errors(config: Namespace) -> None:
+    """Train and audit a first model; where the recipe adopts maps, a second is right where the first was wrong."""
+    first = on(config, inner(config.data))
     first.objectives = [Namespace(class_path="sightline.objectives.CE", init_args=Namespace())]
     train(first, "first")
-    assert main(["audit", "first", "--split", "train"]) == 0
-    return "first"
+    assert main(["audit", "first", "--split", "train", "--maps", "first/maps"]) == 0
+    for objective in config.objectives:
+        if objective.class_path.endswith(".JTT"):
+            objective.init_args.errors = "first"
+    for part in parts(config.data):
+        if part.class_path.endswith(".Adopted"):
+            part.init_args.errors, part.init_args.run = "first", right("first", "second")
+
+
+def right(run: str, copy: str) -> str:
+    """A copy of an audited run that is right where it was wrong."""
+    shutil.copytree(run, copy)
+    scores = Path(copy, "audit", "train", "scores.csv")
+    pd.read_csv(scores, dtype=str).assign(correct="1").to_csv(scores, index=False)
+    return copy
 
 
 @pytest.mark.parametrize("name", sorted({name for name, _ in ROWS}))
