@@ -71,7 +71,7 @@ class League:
 
     def audits(self, name: str) -> Mapping[str, Sequence[str]]:
         row = self.rows[name]
-        return row.get("audits", self.says["audits"]) | ({"train": ["ch"]} if "maps" in row else {})
+        return ({"train": ["ch"]} if "maps" in row else {}) | row.get("audits", self.says["audits"])
 
     def recipe(self, name: str) -> Path:
         return self.file.parent / self.says["recipes"] / f"{self.rows[name].get('recipe', name)}.yaml"
@@ -140,12 +140,12 @@ def audit(run: Path, audits: Mapping[str, Sequence[str]], maps: str | None = Non
     from sightline.metrics.names import named
 
     for split, metrics in audits.items():
-        out = run / "audit" / split
-        if not (out / "summary.json").exists():
+        out, kept = run / "audit" / split, maps and split == "train"
+        if not (out / "summary.json").exists() or (kept and not (run / "maps").exists()):
             subject, data = of_run(run, split)
             margin = scaled_margin(data.size, None)
             how: dict[str, Any] = {"metrics": [each for spec in metrics for each in named(spec, margin=margin)]}
-            if maps and split == "train":
+            if kept:
                 how |= {"explainers": [explainer(maps)], "maps": run / "maps"}
             audit(subject, data, out, **how)
 

@@ -1,5 +1,7 @@
 """`Adopted`: the maps of images that one model errs on, and the next does not, are their masks."""
 
+import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pandas as pd
 import pytest
 
 from sightline.audit import Subject, audit
-from sightline.data import Adopted, Habitats
+from sightline.data import Adopted, Fraction, Habitats
 from sightline.errors import SightlineError
 from sightline.models import load
 from sightline.regions import marked
@@ -63,6 +65,20 @@ def test_masks_that_somebody_drew_stay(runs: Path) -> None:
     np.testing.assert_array_equal(whole.read(3)[1], habitats().read(3)[1])
 
 
+def test_hidden_labels_do_not_come_back_through_the_audits(runs: Path) -> None:
+    with pytest.raises(SightlineError, match=r"no training image .* gets wrong and .* right"):
+        adopted(runs, habitats(label_fraction=0.0))
+
+
+def test_what_is_adopted_belongs_to_the_data(runs: Path) -> None:
+    data = adopted(runs)
+    assert len({data.hash(), adopted(runs, level=0.9).hash(), habitats().hash()}) == 3
+    assert data.on("val").hash() == habitats(split="val").hash()
+    assert Fraction(data).facts() == data.facts()
+    again = pickle.loads(pickle.dumps(data))
+    np.testing.assert_array_equal(again.read(3)[1], data.read(3)[1])
+
+
 def test_what_is_missing_is_named(runs: Path, tmp_path: Path) -> None:
     with pytest.raises(SightlineError, match=r"Adopted.errors: .*holds no audit of the training split"):
         adopted(runs, errors=tmp_path)
@@ -70,12 +86,30 @@ def test_what_is_missing_is_named(runs: Path, tmp_path: Path) -> None:
         adopted(runs, habitats(seed=3))
     with pytest.raises(SightlineError, match=r"no training image .* gets wrong and .* right"):
         adopted(runs, errors=runs / "second")
-    with pytest.raises(SightlineError, match="level must lie between 0 and 1"):
-        adopted(runs, level=2)
-    with pytest.raises(SightlineError, match=r"0 sets of maps.*--maps"):
+    with pytest.raises(SightlineError, match="level must be from 0 to below 1"):
+        adopted(runs, level=1)
+    with pytest.raises(SightlineError, match=r"holds no maps of GradCAM"):
         adopted(runs, maps=tmp_path)
-    both = shutil.copytree(runs / "second" / "maps", tmp_path / "maps")
-    (one,) = both.iterdir()
-    shutil.copytree(one, both / "of another model")
-    with pytest.raises(SightlineError, match="2 sets of maps"):
-        adopted(runs, maps=both)
+    with pytest.raises(SightlineError, match=r"kept no maps.*--maps"):
+        adopted(runs, run=summarised(runs / "second", tmp_path / "without", weights=None))
+    with pytest.raises(SightlineError, match=r"Audit with --target label"):
+        adopted(runs, run=summarised(runs / "second", tmp_path / "predicted", target="prediction"))
+    with pytest.raises(SightlineError, match=r"holds no maps of GradCAM.*these weights"):
+        adopted(runs, run=summarised(runs / "second", tmp_path / "stale", weights="of another model"))
+
+
+def test_maps_without_a_positive_value_are_refused(runs: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(runs / "second", tmp_path / "second")
+    (maps,) = (run / "maps").glob("*/maps.npy")
+    np.save(maps, np.full_like(np.load(maps), np.nan))
+    with pytest.raises(SightlineError, match=r"none of 2 maps .* positive value.*--explainer"):
+        adopted(runs, run=run)
+
+
+def summarised(run: Path, copy: Path, **changed: str | None) -> Path:
+    """A copy of a run whose audit says something else; None takes it out."""
+    shutil.copytree(run, copy)
+    path = copy / "audit" / "train" / "summary.json"
+    summary = json.loads(path.read_text()) | changed
+    path.write_text(json.dumps({key: value for key, value in summary.items() if value is not None}))
+    return copy

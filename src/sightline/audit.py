@@ -108,7 +108,8 @@ def audit(
     gallery, logits = _Gallery(data, rows), []
     others = any("others" in metric.needs for metric in metrics)
     content = data.hash()
-    made_of = {"weights": fingerprint(subject.model), "data": content, "target": target} if maps else {}
+    weights = {"weights": fingerprint(subject.model)} if maps else {}
+    made_of = weights | {"data": content, "target": target}
     with evaluating(subject.model), ExitStack() as files:
         for panel in panels:
             of_panel = made_of | {"explainer": repr(panel.explainer)}
@@ -137,6 +138,7 @@ def audit(
         "explainers": {panel.name: repr(panel.explainer) for panel in panels},
         "scored_by": {key: repr(metric) for key, metric in {**panels[0].metrics, **of_image}.items()},
         "target": target,
+        **weights,
         "versions": versions(),
         "level": level,
         **summarise(frame, data.classes, level=level),

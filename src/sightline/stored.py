@@ -15,7 +15,7 @@ from numpy.lib import format as npy
 from torch import Tensor, nn
 
 from sightline.errors import SightlineError
-from sightline.files import read_json, write_json
+from sightline.files import write_json
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -46,7 +46,7 @@ class Stored:
         return maps * scale.view(-1, *[1] * (maps.ndim - 1))
 
     def at(self, rows: npt.NDArray[np.int_]) -> npt.NDArray[np.floating]:
-        """(n, *spatial) maps of these rows, each divided by its largest magnitude."""
+        """(n, *spatial) float16 maps of these rows, each divided by its largest magnitude."""
         return np.asarray(self.kept["maps"][rows])
 
     def put(self, row: Tensor, maps: Tensor) -> Tensor:
@@ -88,19 +88,21 @@ def _open(path: Path, rows: int) -> npt.NDArray[Any]:
     return values
 
 
-def maps_of(root: Path, made_of: Mapping[str, Any], rows: int) -> Stored:
-    """The maps below `root` of which all of `made_of` is true; there may be more to them, such as the weights.
+def _place(root: Path, made_of: Mapping[str, Any]) -> Path:
+    key = hashlib.sha256(repr(sorted(made_of.items())).encode()).hexdigest()[:16]
+    return root / f"{str(made_of['explainer']).partition('(')[0]}-{key}"
+
+
+def maps_at(root: Path, made_of: Mapping[str, Any], rows: int) -> Stored:
+    """The maps below `root` that an audit kept; `made_of` as in `stored`.
 
     Raises:
-        SightlineError: there are none, or maps of several models, or they cannot be read.
+        SightlineError: there are none, or they cannot be read.
     """
-    found = [path.parent for path in sorted(root.glob("*/made_of.json")) if made_of.items() <= read_json(path).items()]
-    if len(found) != 1:
-        raise SightlineError(
-            f"{root} holds {len(found)} sets of maps of {made_of}, where one was expected. Make them with "
-            "`sightline audit RUN --maps FOLDER`, in a folder for that model alone."
-        )
-    return Stored(found[0], rows)
+    found = Stored(_place(root, made_of), rows)
+    if not found.kept:
+        raise SightlineError(f"{root} holds no maps of {made_of['explainer']} made with these weights and data.")
+    return found
 
 
 @contextmanager
@@ -118,8 +120,7 @@ def stored(root: Path | None, made_of: Mapping[str, Any], rows: int) -> Iterator
     if root is None:
         yield None
         return
-    key = hashlib.sha256(repr(sorted(made_of.items())).encode()).hexdigest()[:16]
-    found = Stored(root / f"{str(made_of['explainer']).partition('(')[0]}-{key}", rows)
+    found = Stored(_place(root, made_of), rows)
     try:
         yield found
         found.finish(made_of)

@@ -63,7 +63,8 @@ class Propagated(Drawn):
         super().__init__(data, split, seed=seed)
 
     def facts(self) -> dict[str, Any]:
-        return {"masks_propagated": len(self._drawn), "agreement": round(self.agreement, 4)} if self._drawn else {}
+        own = {"masks_propagated": len(self._drawn), "agreement": round(self.agreement, 4)} if self._drawn else {}
+        return super().facts() | own
 
     def draw(self, has_mask: Flags) -> Iterator[tuple[int, Flags]]:
         """What a network that learned from the images with a mask finds in the others."""

@@ -45,6 +45,9 @@ class Subset(Source):
     def choose(self) -> dict[str, Integers]:
         """The samples of `self.split`: their indices in splits of `data`."""
 
+    def facts(self) -> dict[str, Any]:
+        return self.part(self.split).facts() if self.split in self.data.splits else {}
+
     def part(self, split: str) -> Source:
         """`data` on one of its splits, read once."""
         if split not in self._parts:
@@ -104,7 +107,10 @@ class Drawn(Subset):
 
     @abstractmethod
     def draw(self, has_mask: Flags) -> Iterable[tuple[int, Flags]]:
-        """Masks (H, W) of training images that have none, by the index of the image; empty ones are left out."""
+        """Masks of training images that have none, by the index of the image, of as many entries as `read` gives.
+
+        Empty ones are left out.
+        """
 
     def choose(self) -> dict[str, Integers]:
         return {self.split: np.arange(len(self.part(self.split)))}
@@ -115,6 +121,9 @@ class Drawn(Subset):
         if self.split == "train" and not self.has_mask.all():
             self._drawn = {index: np.packbits(mask).tobytes() for index, mask in self.draw(has_mask) if mask.any()}
             self.has_mask[list(self._drawn)] = True
+
+    def content(self, index: int) -> bytes:
+        return super().content(index) + self._drawn.get(index, b"")
 
     def read(self, index: int) -> tuple[Pixels, Pixels]:
         image, mask = super().read(index)

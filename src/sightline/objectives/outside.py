@@ -50,7 +50,7 @@ class Outside(Objective):
     Args:
         weight: factor in the loss. Too much of it too early ends at a constant answer (10 did on Habitats): warm it up,
             as in `Scheduled([0, 4], [0, 4], ramp=True)`.
-        layers: whose outputs: names, or "activations", every module of `torch.nn` that is an activation; of one that a
+        layers: whose outputs: names, or "activations", every activation that is a module of `torch.nn`; of one that a
             network uses several times, the last use. None takes the last layer of each resolution.
 
     Raises:
@@ -94,7 +94,7 @@ class Outside(Objective):
 
 
 def is_activation(module: nn.Module) -> bool:
-    """Whether a module is of the kind of `nn.ReLU`."""
+    """Whether a module is one of torch's activations; subclasses of them, and other libraries' own, are not."""
     return type(module).__module__ == nn.ReLU.__module__ and not isinstance(module, nn.MultiheadAttention)
 
 
