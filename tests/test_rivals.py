@@ -283,7 +283,7 @@ def test_energy_ratio_by_hand():
     assert ratio.item() == pytest.approx((4 + 9) / 2 / ((1 + 0) / 2))
     ratio.backward()
     assert features.grad.flatten().tolist() == pytest.approx([0, 4, 6, 0])  # larger features inside do not help
-    assert energy_ratio(features, torch.ones_like(mask)) == 0
+    assert energy_ratio(features, torch.ones_like(mask)) == energy_ratio(features, torch.zeros_like(mask)) == 0
     assert energy_ratio(features * 7, mask).item() == pytest.approx(ratio.item())
     assert torch.isfinite(energy_ratio(features * 0, mask)).all()
 

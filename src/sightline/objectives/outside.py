@@ -31,11 +31,11 @@ def energy_ratio(features: Tensor, mask: Tensor, eps: float = 1e-5) -> Tensor:
         eps: the least that the denominator can be.
 
     Returns:
-        (B,), not negative; 0 where the mask is 1 everywhere.
+        (B,), not negative; 0 where the mask is 1 everywhere, or nowhere.
     """
     energy, inside = features.square().mean(1).flatten(1), mask.flatten(1)
     outside, within = ((energy * part).sum(1) / part.sum(1).clamp(min=1) for part in (1 - inside, inside))
-    return outside / within.detach().clamp(min=eps)
+    return outside / within.detach().clamp(min=eps) * inside.any(1)
 
 
 class Outside(Objective):
