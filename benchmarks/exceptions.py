@@ -28,14 +28,14 @@ from sightline import recipe
 from sightline.audit import of_run
 from sightline.data import Habitats
 from sightline.data.habitats import PHOTOGRAPHS
-from sightline.layers import find_layer
+from sightline.explainers import GradCAM, bind
 from sightline.passes import evaluating, record
+from sightline.pictures import Flags
 from sightline.train import train
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "habitats" / "plain.yaml"
 CLUSTERS, BATCH = 20, 256
 
-Flags = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float32]
 
 
@@ -43,13 +43,14 @@ def guesses(run: Path) -> tuple[dict[str, Flags], Flags]:
     """The (N,) images that each rule names, and the exceptions that there are."""
     subject, data = of_run(run, "train")
     assert isinstance(data, Habitats)
-    layer, losses, wrong, means, weighted = find_layer(subject.model, data.size), [], [], [], []
+    explainer = bind(GradCAM(elementwise=True), subject.model, data.size)
+    (layer,) = explainer.taps
+    losses, wrong, means, weighted = [], [], [], []
     with evaluating(subject.model):
         for batch in DataLoader(data, BATCH):
             seen = record(subject.model, batch.image, taps=(layer,), differentiable=False)
-            features = seen.tap(layer)
-            map = (features * seen.grad(batch.label, layer)).sum(1, keepdim=True).relu().detach()
-            features, logits = features.detach(), seen.logits.detach()
+            map = explainer(seen, batch.label).detach().unsqueeze(1)
+            features, logits = seen.tap(layer).detach(), seen.logits.detach()
             losses.append(torch.nn.functional.cross_entropy(logits, batch.label, reduction="none"))
             wrong.append(logits.argmax(1) != batch.label)
             means.append(features.mean((2, 3)))

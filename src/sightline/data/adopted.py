@@ -18,12 +18,12 @@ from sightline.stored import Stored, maps_at
 class Adopted(Drawn):
     """Another dataset, whose exceptions get a model's maps for masks: training images one model errs on, not the next.
 
-    A first, short training errs on images that break a habit, and little else (Liu et al., "Just train twice", ICML
-    2021). A second one that counts these more, such as `JTT`, and gets them right decides on something else there,
-    and what its map marks is adopted as a mask: where the map exceeds `level` of its maximum, and a sixteenth of the
-    image's short side around that. So masks come of labels alone, rough ones: `Propagated` makes of them what they have
-    in common, for all images. Masks that somebody drew stay, images whose label is hidden get none, and other splits
-    are as they are.
+    A first, short training errs on the images that break a habit (Liu et al., "Just train twice", ICML 2021), and on
+    some others that are hard. A second one that counts these more, such as `JTT`, and gets them right decides on
+    something else there, and what its map marks is adopted as a mask: where the map exceeds `level` of its maximum, and
+    a sixteenth of the image's short side around that. So masks come of labels alone, rough ones: `Propagated` makes of
+    them what they have in common, for all images. Masks that somebody drew stay, images whose label is hidden get none,
+    and other splits are as they are.
 
     Both audits are read whenever the training split is built, by whatever contains this dataset too: keep the runs.
 
