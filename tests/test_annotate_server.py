@@ -791,9 +791,7 @@ def test_an_interrupt_at_any_moment_ends_quietly(folder: Path) -> None:
     for delay in (0, 0.01, 0.03, 0.1, 0.2, 0.4, 0.8):
         process = Process(folder)
         time.sleep(delay)
-        code, complaints = process.end()
-        assert code in (0, 130), complaints
-        assert "Traceback" not in complaints
+        assert process.end() == (0, "")
 
 
 @pytest.mark.slow

@@ -2,10 +2,10 @@
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 import webbrowser
-from contextlib import suppress
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -43,12 +43,17 @@ def serve(
     with alone(project.folder), listening(host, port) as listener:
         project.recover()
         door = Door(f"[{host}]" if ":" in host else host, listener.getsockname()[1])
-        links = [door.link() for _ in range(people)]
-        print(*links, "Each link works once; Enter prints another, Ctrl-C ends.", sep="\n", flush=True)
-        if browser and windows():
-            webbrowser.open(door.link())
-        with suppress(KeyboardInterrupt):
-            asyncio.run(_run(application(project, insight or Insight(project), door), door, listener))
+        server = _server(application(project, insight or Insight(project), door))
+        # Not asyncio's own: an interrupt while the loop is being made would be raised inside it.
+        before = signal.signal(signal.SIGINT, server.handle_exit)
+        try:
+            links = [door.link() for _ in range(people)]
+            print(*links, "Each link works once; Enter prints another, Ctrl-C ends.", sep="\n", flush=True)
+            if browser and windows():
+                webbrowser.open(door.link())
+            asyncio.run(_run(server, door, listener))
+        finally:
+            signal.signal(signal.SIGINT, before)
     print(f"{sum(project.annotated)} of {len(project)} images have a mask: {project.folder / 'masks'}")
 
 
@@ -73,14 +78,17 @@ def windows() -> bool:
     return sys.platform != "linux" or bool(os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY"})
 
 
-async def _run(app: ASGIApp, door: Door, listener: socket.socket) -> None:
-    config = uvicorn.Config(
+def _server(app: ASGIApp) -> uvicorn.Server:
+    return uvicorn.Server(uvicorn.Config(
         app, http="h11", ws="none", lifespan="off", log_level="warning", access_log=False,
         server_header=False, proxy_headers=False, timeout_graceful_shutdown=3,
-    )  # fmt: skip
+    ))  # fmt: skip
+
+
+async def _run(server: uvicorn.Server, door: Door, listener: socket.socket) -> None:
     if sys.stdin.isatty():
         asyncio.get_running_loop().add_reader(sys.stdin, _another, door)
-    await uvicorn.Server(config).serve(sockets=[listener])
+    await server.serve(sockets=[listener])
 
 
 def _another(door: Door) -> None:
