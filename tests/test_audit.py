@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 from sightline import audit as audits
-from sightline.audit import Subject, audit
+from sightline.audit import Subject, _others, audit
 from sightline.compare import compare
 from sightline.data import Source
 from sightline.errors import SightlineError
 from sightline.explainers import RISE, WBP, GradCAM, Gradient
-from sightline.metrics import ContentHeatmap, PerImage, PointingGame, content_heatmap
+from sightline.metrics import CompositeAccuracy, ContentHeatmap, PerImage, PointingGame, content_heatmap
 from sightline.models import load
 from sightline.passes import record
 from sightline.scores import read_scores
@@ -117,6 +117,31 @@ def test_a_metric_without_a_map_runs_once_for_all_explainers(subject, single, tm
         same = [j for j in range(11) for other in others if torch.equal(single[j].image, other)]
         assert len(same) == 3
         assert (single.labels[same] != single.labels[i]).all()
+        assert metric.seen.present[i].nonzero().flatten().tolist() == sorted({*single.labels[[i, *same]]})
+
+
+def test_others_of_several_labels_share_none():
+    data = Blocks(SEVERAL)
+    found = _others(data, torch.tensor([2, 4]))
+    for i, others, there in zip((2, 4), found["others"], found["present"], strict=True):
+        shown = [i, *(j for j in range(7) for other in others if torch.equal(data[j].image, other))]
+        assert len(shown) == 4
+        assert not SEVERAL[shown[1:]][:, SEVERAL[i] > 0].any()
+        assert there.tolist() == (SEVERAL[shown] > 0).any(0).tolist()
+
+
+def test_the_class_is_sought_in_composites_by_hand(subject, tmp_path):
+    data, seen, metric = Blocks(np.arange(11) % 2 * 2), Images(), CompositeAccuracy()  # green is nowhere
+    audit(subject, data, tmp_path, metrics=[seen, metric])
+    expected = []
+    for i, others in enumerate(seen.seen.others):
+        a, b, c, d = (torch.stack([data[i].image, *others])[j] for j in metric._layouts(torch.tensor([i]))[0])
+        grid = torch.cat([torch.cat([a, b], 2), torch.cat([c, d], 2)], 1)
+        with torch.no_grad():
+            red, green, blue = subject.model.eval()(grid[None])[0].tolist()
+        expected.append((blue if i % 2 else red) > green)
+    assert read_scores(tmp_path).composite_accuracy.tolist() == expected
+    assert 0 < sum(expected) < 11
 
 
 def test_others_depend_on_the_image_alone(subject, single, tmp_path):

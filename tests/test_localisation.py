@@ -16,11 +16,13 @@ from batches import part, scored
 from sightline.errors import SightlineError
 from sightline.metrics import (
     NQH,
+    CompositeAccuracy,
     ContentHeatmap,
     Dice,
     IoU,
     RegionMass,
     StochasticPointingGame,
+    above_absent,
     content_heatmap,
     dice,
     iou,
@@ -302,6 +304,40 @@ def test_layouts_depend_on_index_and_seed_alone() -> None:
     assert not NQH(seed=1)._layouts(whole.index).equal(layouts)
 
 
+def test_above_absent_by_hand() -> None:
+    logits = torch.tensor([[1.0, 3, 2, 0], [1, 3, 2, 2], [1, 3, 2, 0], [5, 1, 1, 1]])
+    present = torch.tensor([[1, 1, 0, 0], [0, 1, 1, 0], [1, 1, 0, 1], [1, 1, 1, 1]]).bool()
+    assert above_absent(logits, torch.tensor([0, 2, 1, 0]), present).tolist() == [0, 0, 1, NAN]
+
+
+@pytest.mark.parametrize("size", ["double", "same"])
+def test_composite_accuracy_is_that_of_nqhs_composites(size: Any) -> None:
+    whole, shown = evidence(8), []
+    logits = torch.rand(8, 5)
+    present = torch.rand(8, 5) < 0.4
+
+    def keep(images: Tensor) -> Tensor:
+        shown.append(images)
+        return torch.ones(len(images), *images.shape[2:])
+
+    def predict(images: Tensor) -> Tensor:
+        shown.append(images)
+        return logits
+
+    label = present.int().argmax(1)  # the first class that is there; 0 where none is
+    metric = scored(CompositeAccuracy(size), whole._replace(predict=predict, present=present, label=label))
+    scored(NQH(size), whole._replace(explain=keep))
+    assert shown[0].equal(shown[1])
+    expected = [
+        float(row[own] > max(value for value, there in zip(row, beside, strict=True) if not there))
+        for row, own, beside in zip(logits.tolist(), label.tolist(), present.tolist(), strict=True)
+    ]
+    assert metric.scores()[1].tolist() == expected
+    assert 0 < sum(expected) < 8
+    with pytest.raises(SightlineError, match=r"CompositeAccuracy needs Evidence.present and Evidence.predict"):
+        scored(CompositeAccuracy(size), whole)
+
+
 def test_nqh_counts_empty_maps_and_needs_no_mask() -> None:
     whole = evidence(4)
     whole = whole._replace(has_mask=torch.zeros(4) > 0)
@@ -320,7 +356,7 @@ def test_a_model_of_one_size_asks_for_the_other_option() -> None:
         return torch.ones(6, 4, 4)
 
     whole = evidence()._replace(explain=explain)
-    with pytest.raises(SightlineError, match=r"NQH: composites of 24x20.*does not match the model.*use size='same'"):
+    with pytest.raises(SightlineError, match=r"NQH: the model does not take composites of 24x20.*use size='same'"):
         scored(NQH(), whole)
     assert scored(NQH("same"), whole).compute().item() == pytest.approx(0.75)
 

@@ -225,7 +225,7 @@ def _seen(run: Pass, batch: Batch, data: Source, rows: _Rows, target: str, other
             target=explained[at],
             predict=lambda images: logits_of(run.model(images)),
             zero=run.zero,
-            others=_others(data, batch.index[at]) if others else None,
+            **(_others(data, batch.index[at]) if others else {}),
             model=run.model,
         )
         there: dict[str, Any] = {k: v.to(device) for k, v in evidence._asdict().items() if isinstance(v, Tensor)}
@@ -237,9 +237,14 @@ def _of_class(mask: Tensor, label: Tensor) -> Tensor:
     return mask[torch.arange(len(mask)), label.clamp(min=0)]
 
 
-def _others(data: Source, index: Tensor) -> Tensor:
-    """(B, 3, C, *spatial) images that share no class with each of those at `index`, drawn by that index."""
-    return torch.stack([torch.stack([data[j].image for j in _drawn(data, i)]) for i in index.tolist()])
+def _others(data: Source, index: Tensor) -> dict[str, Tensor]:
+    """`Evidence.others` of the images at `index`, drawn by that index, and the classes that are there with them."""
+    shown = [[i, *_drawn(data, i)] for i in index.tolist()]
+    has = data.labels > 0 if data.labels.ndim > 1 else np.eye(len(data.classes), dtype=bool)[data.labels]
+    return {
+        "others": torch.stack([torch.stack([data[j].image for j in chosen]) for _, *chosen in shown]),
+        "present": torch.from_numpy(has[shown].any(1)),
+    }
 
 
 def _drawn(data: Source, index: int) -> list[int]:

@@ -108,6 +108,13 @@ CATALOGUE = {
             cannot="That no attack succeeds: one of more steps, or of another kind, may. " + _OFF_MANIFOLD,
         ),
         percent(
+            "composite_accuracy",
+            "Accuracy in composites",
+            shows="The share of images whose class, with three images of other classes beside it, scores above every "
+            "class that is not there.",
+            cannot="Whether it would be told from the classes beside it. " + _OFF_MANIFOLD,
+        ),
+        percent(
             "flips_background",
             "Flips, background",
             higher=False,

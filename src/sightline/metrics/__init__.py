@@ -10,7 +10,7 @@ from sightline.metrics.insertion import Insertion, insertion  # Petsiuk, Das and
 from sightline.metrics.overlap import Dice, IoU, dice, iou  # cut maps: Zhou et al., CVPR 2016
 from sightline.metrics.per_image import Curve, PerImage
 from sightline.metrics.pointing import PointingGame, pointing_game  # PG: Zhang et al., ECCV 2016 and IJCV 2018
-from sightline.metrics.quadrants import NQH, nqh  # Pillai and Pirsiavash, AAAI 2021
+from sightline.metrics.quadrants import NQH, CompositeAccuracy, above_absent, nqh  # Pillai and Pirsiavash, AAAI 2021
 from sightline.metrics.randomisation import Randomisation, spearman  # Adebayo et al., NeurIPS 2018
 from sightline.metrics.region import RegionMass  # Ross et al., IJCAI 2017
 from sightline.metrics.sensitivity import MaxSensitivity, max_sensitivity  # Yeh et al., NeurIPS 2019
@@ -26,6 +26,7 @@ __all__ = [
     "NQH",
     "PGD",
     "CGCLoss",
+    "CompositeAccuracy",
     "ContentHeatmap",
     "Curve",
     "Deletion",
@@ -42,6 +43,7 @@ __all__ = [
     "RegionMass",
     "StochasticPointingGame",
     "TopKDrop",
+    "above_absent",
     "classification",
     "content_heatmap",
     "deletion",

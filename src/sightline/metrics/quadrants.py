@@ -1,16 +1,17 @@
-"""NQH: how much of a map leaves its image for the distractors of a 2x2 composite."""
+"""2x2 composites: how much of a map leaves its image for the distractors, and whether its class is still found."""
 
+from abc import abstractmethod
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from sightline.errors import SightlineError
 from sightline.maps import resize
 from sightline.metrics.content import content_heatmap
 from sightline.metrics.per_image import PerImage, Scores, drawn, one_of
-from sightline.types import Evidence, Maps
+from sightline.types import Evidence, Images, Labels, Logits, Maps
 from sightline.views import composite, quadrant
 
 Size = Literal["double", "same"]
@@ -43,16 +44,62 @@ def nqh(maps: Maps, cell: Int[Tensor, " b"], size: tuple[int, int] | None = None
     return content_heatmap(maps, 1 - quadrant(cells, cell))
 
 
-class NQH(PerImage):
-    """NQH: the mean share of the maps of 2x2 composites that lies on the distractors. No masks are needed.
+class Composed(PerImage):
+    """What a metric of 2x2 composites has. A subclass writes `found`.
 
-    Each image makes a composite with three of other classes, in a layout that depends on its index and the seed alone;
-    what is explained in it is the image's class. Volumes and views are tiled along their last two axes. A composite has
-    four times the pixels of its image, and costs as much more.
+    Each image makes a composite with three of other classes, in a layout that depends on its index and the seed alone.
+    Volumes and views are tiled along their last two axes. A composite has four times the pixels of its image, and costs
+    as much more.
 
     Args:
         size: "double": the composite is twice as high and wide as the image. "same": it is resized to the image's size,
             for models that take no other.
+        seed: of the layouts, 0 or more.
+
+    Raises:
+        SightlineError: an unusable argument, or composites that the model does not take.
+    """
+
+    def __init__(self, size: Size = "double", seed: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if seed < 0:
+            raise SightlineError(f"{type(self).__name__}: seed={seed} must be 0 or more.")
+        self.size, self.seed = one_of(type(self).__name__, "size", size, Size), seed
+
+    @abstractmethod
+    def found(self, evidence: Evidence, shown: Images, cell: Int[Tensor, " b"], size: tuple[int, int]) -> Scores:
+        """(B,) score of composites as they are shown, each with its image in a `cell`; `size` is that of the tiles."""
+
+    def score(self, evidence: Evidence) -> Scores:
+        """(B,) score of each image's composite."""
+        image, others = evidence.image, evidence.others
+        assert image is not None
+        assert others is not None
+        order = self._layouts(evidence.index)
+        tiled = composites(image, others, order)
+        height, width = tiled.shape[-2:]
+        shown = tiled if self.size == "double" else _resized(tiled, image.shape)
+        try:
+            return self.found(evidence, shown, order.argmin(1), (height, width))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            of = "x".join(map(str, shown.shape[-2:]))
+            raise SightlineError(
+                f"{type(self).__name__}: the model does not take composites of {of}: {error} If it takes images of one "
+                "size only, or memory is short, use size='same'."
+            ) from error
+
+    def _layouts(self, index: Int[Tensor, " b"]) -> Int[Tensor, "b 4"]:
+        """Which of an image (0) and its distractors (1 to 3) is in each cell."""
+        return drawn(index, self.seed, lambda draws: draws.permutation(4))
+
+
+class NQH(Composed):
+    """NQH: the mean share of the maps of 2x2 composites that lies on the distractors. No masks are needed.
+
+    What is explained in a composite is the class of its image; see `Composed`. NaN where the map is zero.
+
+    Args:
+        size: "double" or "same".
         seed: of the layouts, 0 or more.
 
     Raises:
@@ -63,35 +110,50 @@ class NQH(PerImage):
     needs = ("image", "others", "explain")
     higher_is_better = False
 
-    def __init__(self, size: Size = "double", seed: int = 0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        if seed < 0:
-            raise SightlineError(f"NQH: seed={seed} must be 0 or more.")
-        self.size, self.seed = one_of("NQH", "size", size, Size), seed
+    def found(self, evidence: Evidence, shown: Images, cell: Int[Tensor, " b"], size: tuple[int, int]) -> Scores:
+        """(B,) share of each map outside of its cell."""
+        assert evidence.explain is not None
+        return nqh(evidence.explain(shown), cell, size)
 
-    def score(self, evidence: Evidence) -> Scores:
-        """(B,) share of each composite's map that lies on the distractors, NaN where the map is zero."""
-        image, others, explain = evidence.image, evidence.others, evidence.explain
-        assert image is not None
-        assert others is not None
-        assert explain is not None
-        order = self._layouts(evidence.index)
-        tiled = composites(image, others, order)
-        height, width = tiled.shape[-2:]
-        shown = tiled if self.size == "double" else _resized(tiled, image.shape)
-        try:
-            maps = explain(shown)
-        except (AssertionError, RuntimeError, ValueError) as error:
-            of = "x".join(map(str, shown.shape[-2:]))
-            raise SightlineError(
-                f"NQH: composites of {of} cannot be explained: {error} If the model takes images of one size only, or "
-                "memory is short, use size='same'."
-            ) from error
-        return nqh(maps, order.argmin(1), (height, width))
 
-    def _layouts(self, index: Int[Tensor, " b"]) -> Int[Tensor, "b 4"]:
-        """Which of an image (0) and its distractors (1 to 3) is in each cell."""
-        return drawn(index, self.seed, lambda draws: draws.permutation(4))
+class CompositeAccuracy(Composed):
+    """The share of images whose class, in a 2x2 composite, scores above every class that is not there.
+
+    The decision beside NQH's map, on the same composites; see `Composed`. The classes of the distractors are there too,
+    so that the model may score them as high as it likes. No masks are needed. An answer at random is right once in one
+    more than the classes that are absent. NaN where none is.
+
+    Args:
+        size: "double" or "same".
+        seed: of the layouts, 0 or more.
+
+    Raises:
+        SightlineError: an unusable argument, or composites that the model does not take.
+    """
+
+    key = "composite_accuracy"
+    needs = ("image", "others", "present", "predict")
+    of_map = False
+
+    def found(self, evidence: Evidence, shown: Images, cell: Int[Tensor, " b"], size: tuple[int, int]) -> Scores:
+        """(B,) 1 where the class of the image is above all absent ones, else 0."""
+        assert evidence.predict is not None
+        assert evidence.present is not None
+        with torch.no_grad():
+            return above_absent(evidence.predict(shown), evidence.label, evidence.present)
+
+
+def above_absent(logits: Logits, label: Labels, present: Bool[Tensor, "b classes"]) -> Scores:
+    """(B,) 1 where ``z_label > max over classes c not present of z_c``, else 0; NaN where no class is absent.
+
+    Args:
+        logits: (B, classes).
+        label: (B,) int64.
+        present: (B, classes) bool.
+    """
+    absent = logits.masked_fill(present, -torch.inf).amax(1)
+    above = logits.gather(1, label.unsqueeze(1)).squeeze(1) > absent
+    return above.float().masked_fill(present.all(1), torch.nan)
 
 
 def composites(image: Tensor, others: Tensor, order: Int[Tensor, "b 4"]) -> Tensor:

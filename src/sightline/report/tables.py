@@ -15,7 +15,8 @@ THEMES = {
     "Where the map lies": ("ch", "pg", "spg", "iou", "dice", "nqh", "wrong"),
     "Whether the map is faithful": ("insertion", "deletion", "topk", "cgc_loss", "sensitivity", "infidelity", "sanity"),
     "Robustness": (
-        *("fgsm", "pgd", "flips_background", "flips_brightness", "stability_background", "stability_brightness"),
+        *("fgsm", "pgd", "composite_accuracy"),
+        *("flips_background", "flips_brightness", "stability_background", "stability_brightness"),
     ),
 }
 OTHER = "Other"
