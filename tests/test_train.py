@@ -93,7 +93,7 @@ def test_a_run_directory_holds_everything(config, tmp_path):
     assert sum(bool(row["val_accuracy"]) for row in log(out)) == 2
 
 
-def test_training_learns(config, tmp_path):
+def test_training_learns_and_a_file_gets_a_line_for_each_epoch(config, tmp_path, capfd):
     out = train(
         config(
             "training.epochs=12",
@@ -105,6 +105,9 @@ def test_training_learns(config, tmp_path):
         tmp_path / "run",
     )
     assert float(log(out)[-1]["val_accuracy"]) > 0.5
+    lines = capfd.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == [f"epoch {n + 1} of 12" for n in range(12)]
+    assert f"val_accuracy {float(log(out)[-1]['val_accuracy']):.4g}" in lines[-1]
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,9 @@ def audit(
         for panel in panels:
             of_panel = made_of | {"explainer": repr(panel.explainer)}
             panel.stored = files.enter_context(stored(Path(maps) if maps else None, of_panel, len(rows.image)))
-        for batch in tqdm(DataLoader(data, batch_size), desc=f"audit {subject.name} on {data.split}", leave=False):
+        for batch in tqdm(
+            DataLoader(data, batch_size), desc=f"audit {subject.name} on {data.split}", leave=False, disable=None
+        ):
             run = _recorded(subject.model, batch, panels)
             for seen in _seen(run, batch, data, rows, target, others):
                 for panel in panels:

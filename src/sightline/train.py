@@ -3,6 +3,7 @@
 import csv
 import logging
 import os
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ repair_torchvision()
 
 import lightning as L  # noqa: E402
 from lightning.fabric.plugins import TorchCheckpointIO  # noqa: E402
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar  # noqa: E402
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar  # noqa: E402
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger  # noqa: E402
 
 CHECKPOINT = "checkpoint.ckpt"
@@ -85,6 +86,7 @@ def train(
     start = checkpoint if resume and checkpoint.exists() else None
     kept = torch.load(start, weights_only=True, mmap=True) if start else {"global_step": 0, "epoch": -1}
     module = Module(recipe, kept["epoch"] + 1)
+    watched = sys.stdout.isatty()
     trainer = L.Trainer(
         accelerator=accelerator,
         devices=devices,
@@ -95,7 +97,8 @@ def train(
         check_val_every_n_epoch=recipe.training.validate_every,
         accumulate_grad_batches=recipe.training.accumulate,
         gradient_clip_val=recipe.training.clip,
-        callbacks=[_checkpoints(out), Progress(refresh_rate=10)],
+        callbacks=[_checkpoints(out), Progress(refresh_rate=10) if watched else Lines()],
+        enable_progress_bar=watched,
         plugins=[WholeCheckpoints()],
         logger=_loggers(out, recipe, kept["global_step"]),
         use_distributed_sampler=False,
@@ -284,6 +287,16 @@ class Progress(TQDMProgressBar):
     def get_metrics(self, *args: Any) -> dict[str, int | str | float | dict[str, float]]:
         """The loss, its terms and the validation accuracy."""
         return {name: value for name, value in super().get_metrics(*args).items() if name != "v_num"}
+
+
+class Lines(Callback):
+    """A line for each epoch instead of a bar, where the output goes to a file."""
+
+    def on_train_epoch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        """Say what a bar would."""
+        if trainer.is_global_zero:
+            numbers = (f"{name} {value:.4g}" for name, value in trainer.progress_bar_metrics.items())
+            print(f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}:", ", ".join(numbers), flush=True)
 
 
 class WholeCheckpoints(TorchCheckpointIO):
