@@ -239,7 +239,7 @@ def _of_class(mask: Tensor, label: Tensor) -> Tensor:
     return mask[torch.arange(len(mask)), label.clamp(min=0)]
 
 
-def _others(data: Source, index: Tensor) -> dict[str, Tensor]:
+def _others(data: Source, index: Tensor) -> dict[str, Any]:
     """`Evidence.others` of the images at `index`, drawn by that index, and the classes that are there with them."""
     shown = [[i, *_drawn(data, i)] for i in index.tolist()]
     has = data.labels > 0 if data.labels.ndim > 1 else np.eye(len(data.classes), dtype=bool)[data.labels]
