@@ -1,6 +1,7 @@
 """What a user types, and what a user gets wrong."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -135,6 +136,38 @@ def test_layers(capsys):
     assert chosen[0].split()[1:] == ["net.layer4", "512", "x", "2", "x", "2"]
 
 
+def test_layers_of_a_run_are_those_at_its_size(home, capsys):
+    assert main(["layers", "runs/plain"]) == 0
+    at_32 = capsys.readouterr().out
+    assert main(["layers", "runs/plain", "--size", "32"]) == 0
+    assert capsys.readouterr().out == at_32
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "guided.yaml", "--epochs", "1"], "Settings of a recipe have no dashes: training.epochs=1."),
+        (["train", "guided.yaml", "--resumee"], "Did you mean '--resume'?"),
+        (["audit", "runs/plain", "--splits", "test"], "Did you mean '--split'?"),
+    ],
+)
+def test_options_that_are_none_are_named(home, capsys, arguments, message):
+    with pytest.raises(SystemExit):
+        main(arguments)
+    said = capsys.readouterr().err
+    assert message in said
+    assert f"usage: sightline {arguments[0]}" in said
+
+
+def test_an_audit_says_how_many_images_a_score_has(home, capsys):
+    (next((home / "data/masks").rglob("*.png"))).unlink()
+    assert main(["audit", "runs/plain", "--split", "train", "test", "--out", "fewer"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"ch \d\.\d+ \(n \d+\)", said)
+    assert "accuracy" in said
+    assert not re.search(r"accuracy \d\.\d+ \(n", said)
+
+
 def break_image(home):
     path = home / "data/images/cat/cat02.png"
     path.write_bytes(path.read_bytes()[:200])
@@ -189,6 +222,7 @@ def test_bad_data_stops_before_anything_is_trained(home, capsys, breaks, message
         (["audit", "runs/plain", "--data", "data"], "brings its data and weights"),
         (["report", "data"], "no comparison.json, summary.json or matrix.json"),
         (["layers", "torchvision:resnet81"], "Did you mean"),
+        (["audit", "runs/plain", "--metrics", "nqh:size=half"], "Expected one of 'double', 'same'"),
         (["audit", "timm:resnet18", "--data", "data"], "pass --out"),
         (["audit", "timm:resnet18", "--data", "data", "--override", "data.size=8"], "no recipe to override"),
         (["audit", "runs/plain", "--override", "data.sice=8"], "Did you mean 'size'"),

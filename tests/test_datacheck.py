@@ -14,7 +14,7 @@ from PIL import Image
 
 from browser import browser
 from sightline import cli, datacheck
-from sightline.data import Habitats
+from sightline.data import Habitats, Source
 from sightline.datacheck import Checked, Sample, Samples
 from sightline.datacheck.copies import clusters, copies
 from sightline.datacheck.counts import are_individuals, cramers_v
@@ -95,6 +95,36 @@ def test_what_the_object_shows_is_no_shortcut() -> None:
     for image, label in zip(images, labels, strict=True):
         image[10:22, 10:22] = 60 + 60 * int(label[-1])
     assert "shortcut_region" not in shortcuts(datacheck.check(in_memory(images, labels)))
+
+
+class Framed(Source):
+    """Noise with a bright square in the middle whose height tells the class; masks for the first `annotated` images."""
+
+    name, splits, size, channels = "Framed", ("train",), (32, 32), 3
+
+    def __init__(self, annotated: int) -> None:
+        super().__init__("train", 1.0, 0)
+        labels = words(240)
+        self.classes = tuple(sorted(set(labels)))
+        self.labels = np.array([self.classes.index(label) for label in labels])
+        self.ids, self.groups = tuple(map(str, range(240))), np.full(240, "")
+        self.annotate(np.arange(240) < annotated)
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        image, mask = noise(1, index)[0], np.zeros((32, 32), np.uint8)
+        image[10:22, 10:22], mask[10:22, 10:22] = 60 + 60 * int(self.labels[index]), 1
+        return image, mask
+
+
+def test_the_background_is_judged_on_images_with_a_mask_alone() -> None:
+    scores = {}
+    for annotated in (240, 80, 20):
+        checked = datacheck.check(datacheck.from_source([Framed(annotated)]))
+        assert "shortcut_region" not in shortcuts(checked)
+        scores[annotated] = {probe.name: probe.score for probe in (*checked.judged, *checked.references)}
+    assert (scores[80]["evidence"].n, scores[80]["evidence"].value) == (80, pytest.approx(1))
+    assert scores[80]["background"].low < 1 / 3 + 0.1
+    assert not scores[20].keys() & {"background", "evidence"}  # fewer than ten of a class
 
 
 def test_the_background_of_habitats_is_found_and_shown_to_break() -> None:

@@ -6,7 +6,7 @@ import torch
 import yaml
 
 from sightline import recipe
-from sightline.data import Propagated, Source
+from sightline.data import Fraction, Propagated, Source
 from sightline.data.segmenter import UNet, fit, mask_loss, overlap, predict
 from sightline.errors import SightlineError
 from sightline.pictures import Flags
@@ -115,6 +115,12 @@ def test_how_well_it_agrees_is_told(propagated: Propagated, caplog: pytest.LogCa
 def test_too_few_masks_are_refused() -> None:
     with pytest.raises(SightlineError, match="4 training images of Squares have a mask, too few"):
         quick(annotated=4)
+
+
+def test_drawn_masks_are_not_hidden_again(propagated: Propagated) -> None:
+    for data in (propagated, Fraction(propagated)):
+        with pytest.raises(SightlineError, match="Fraction would hide masks that Propagated has drawn"):
+            Fraction(data, mask_fraction=0.5)
 
 
 def test_a_recipe_builds_it(tmp_path) -> None:

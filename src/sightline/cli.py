@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 from sightline import __version__, words
-from sightline.errors import SightlineError
+from sightline.errors import SightlineError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,11 +47,18 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments; overrides of a recipe may stand among the options as well as ahead of them."""
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
-    if rest and ("overrides" not in args or any(word.startswith("-") for word in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    unknown = [word for word in rest if word.startswith("-") or "overrides" not in args]
+    if unknown:
+        args.parser.error(f"unrecognized arguments: {' '.join(rest)}. {_meant(unknown[0], args)}")
     if rest:
         args.overrides += rest
     return args
+
+
+def _meant(word: str, args: argparse.Namespace) -> str:
+    """What may have been meant by an argument that a command does not take."""
+    hint = did_you_mean(word.partition("=")[0], re.findall(r"--[\w-]+", args.parser.format_help()))
+    return f"{hint} Settings of a recipe have no dashes: training.epochs=1." if "overrides" in args else hint
 
 
 def train(args: argparse.Namespace) -> None:
@@ -183,10 +191,12 @@ def annotate(args: argparse.Namespace) -> None:
 def layers(args: argparse.Namespace) -> None:
     """Print the layers a map can be drawn at, and the one that is chosen."""
     from sightline import layers, models
+    from sightline.illustrate import of_run
 
     run = _run(args.model)
     model = models.load(f"file:{run}" if run else args.model, weights=args.weights)
-    found = list(layers.candidates(model, args.size))
+    size = args.size or (of_run(run).size if run else 224)
+    found = list(layers.candidates(model, size))
     last = next((candidate for candidate in found if candidate.usable), None)
     chosen = last if last and last.told else None
     for candidate in reversed(found):
@@ -370,8 +380,12 @@ def _audit_folder(model: str, name: str, args: argparse.Namespace) -> Path:
 
 
 def _line(summary: dict[str, Any]) -> str:
-    values = {name: metric["value"] for name, metric in summary["metrics"].items() if metric is not None}
-    return "  ".join(f"{name} {value:.3f}" for name, value in values.items() if value is not None)
+    """An audit's numbers; how many images there were, where that is not all of them."""
+    known = {name: metric for name, metric in summary["metrics"].items() if metric and metric["value"] is not None}
+    return "  ".join(
+        f"{name} {metric['value']:.3f}" + f" (n {metric['n']})" * (metric["n"] < summary["data"]["images"])
+        for name, metric in known.items()
+    )
 
 
 def _by_split(folders: Sequence[Path], splits: Sequence[str] | None) -> dict[str, list[Path]]:
@@ -453,7 +467,7 @@ def _parser() -> argparse.ArgumentParser:
             command.__name__, help=command.__doc__, description=command.__doc__,
             formatter_class=_Help,
         )  # fmt: skip
-        sub.set_defaults(command=command)
+        sub.set_defaults(command=command, parser=sub)
         return sub
 
     sub = add(demo)
@@ -578,7 +592,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "model", help="such as torchvision:resnet50, timm:vit_tiny_patch16_224 or a run as file:runs/plain"
     )
-    sub.add_argument("--size", type=_count, default=224, help="side of the probe")
+    sub.add_argument("--size", type=_count, help="side of the probe; default: the run's own, or 224")
     sub.add_argument("--weights")
 
     sub = add(check, data)

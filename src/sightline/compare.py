@@ -1,6 +1,6 @@
 """Compare audits of the same images: every difference is paired, image by image."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from sightline.files import read_json, relative, write_json
 from sightline.scores import Sample, read_scores, samples, summarise
 from sightline.stats import mcnemar, paired_bootstrap
 
-_ALIKE = ("split", "target", "scored_by")
+_ALIKE = ("split", "target")
 """What two audits of the same data must share for their numbers to be comparable."""
 
 LEFT_OUT = ("worst_class",)
@@ -93,6 +93,11 @@ def _refuse_unlike(a: Audit, b: Audit) -> None:
     if a.summary["data"]["hash"] != b.summary["data"]["hash"]:
         data = " and ".join(f"{one.summary['data'].get('name')} ({one.summary['data']['hash'][:12]})" for one in (a, b))
         raise SightlineError(f"{both} scored different data: {data}. Audit both on the same data.")
+    if unlike := "; ".join(_scored_otherwise(a.summary.get("scored_by", {}), b.summary.get("scored_by", {}))):
+        raise SightlineError(
+            f"{both} hold other metrics: {unlike}. Audit both with the same --metrics and --margin; an audit replaces "
+            "what its folder held, unless --out names another."
+        )
     for key in _ALIKE:
         if (one := a.summary.get(key)) != (other := b.summary.get(key)):
             raise SightlineError(f"{both} differ in their {key}: {one!r} and {other!r}. Audit both with the same.")
@@ -102,6 +107,15 @@ def _refuse_unlike(a: Audit, b: Audit) -> None:
             f"{both} scored different images: {_some(first - second)} only in the first, {_some(second - first)} only "
             "in the second. Audit both on the same data."
         )
+
+
+def _scored_otherwise(one: Mapping[str, str], other: Mapping[str, str]) -> Iterator[str]:
+    """What two audits were not both scored by."""
+    for key in dict.fromkeys([*one, *other]):
+        if key not in other or key not in one:
+            yield f"{key} only in the {'first' if key in one else 'second'}"
+        elif one[key] != other[key]:
+            yield f"{one[key]} and {other[key]}"
 
 
 def _some(ids: set[str]) -> str:

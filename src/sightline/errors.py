@@ -15,7 +15,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     "Did you mean 'layer4'?"
     """
     known = list(known)
-    near = get_close_matches(word, known, n=3, cutoff=0.6)
+    of = {name.lower(): name for name in known}
+    near = [of[name] for name in get_close_matches(word.lower(), of, n=3, cutoff=0.6)]
     if near:
         return f"Did you mean {' or '.join(map(repr, near))}?"
     shown = ", ".join(map(repr, known[:20])) + (", ..." if len(known) > 20 else "")

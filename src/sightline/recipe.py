@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from inspect import signature
 from numbers import Number
 from pathlib import Path
+from pydoc import locate
 from typing import Any, Literal, cast, get_type_hints
 
 import yaml
@@ -22,6 +23,7 @@ from sightline.errors import SightlineError, did_you_mean
 from sightline.explainers import Explainer
 from sightline.explainers.names import named, spelt
 from sightline.objectives import Objective
+from sightline.words import plain
 
 
 def _explainer(value: Any) -> Any:
@@ -309,7 +311,7 @@ UNION = re.compile(
 
 def _reason(message: str) -> str:
     """jsonargparse's message on one line, and what it says of a union in short."""
-    short = " ".join(message.split())
+    short = plain(message)
     while union := UNION.search(short):
         short = short[: union.start()] + _complaint(union) + short[union.end() :]
     return short
@@ -328,13 +330,24 @@ def _complaint(union: re.Match[str]) -> str:
 def _explained(message: str) -> str:
     """jsonargparse's message on one line, with the nearest known name where one is misspelt."""
     message = _reason(message)
-    unknown = re.search(r"[Oo]ption '([^']+)'", message) or re.search(r"path string: (\S+)", message)
-    if unknown is None:
-        return message
-    words = unknown.group(1).split(".")
-    wrong = next((word for word in words if word not in set(_names())), words[-1])
-    hint = did_you_mean(wrong, _names())
-    return f"{message}. {hint}" if hint.startswith("Did") else message
+    if option := re.search(r"[Oo]ption '([^']+)'", message):
+        return f"{message}. {_meant(option[1].split('.')[0], message)}"
+    if path := re.search(r"path string: (\S+)", message):
+        hint = did_you_mean(path[1].strip(".").split(".")[-1], _names())
+        return f"{message}. {hint}" if hint.startswith("Did") else message
+    return message
+
+
+def _meant(word: str, message: str) -> str:
+    """What may have been meant by an option that is not accepted, where jsonargparse's message says that it stands."""
+    kinds, group = re.findall(r"given class_path '([\w.]+)'", message), re.search(r"Group '(\w+)'", message)
+    owner: Any = locate(kinds[-1]) if kinds else get_type_hints(Recipe).get(group[1]) if group else Recipe
+    known = list(signature(owner).parameters) if callable(owner) else []
+    hint = did_you_mean(word, known)
+    if hint.startswith("Did") or "data" not in known or word not in _names():
+        return hint
+    depth = 1 + message.count('Parser key "data"')
+    return f"For the data inside it, write {'data.' * depth}{word}."
 
 
 def _names() -> Iterable[str]:

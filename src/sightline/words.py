@@ -49,5 +49,14 @@ def _typed(kind: type[Any], pairs: list[tuple[str, str]], said: str) -> dict[str
     try:
         typed = vars(parser.instantiate(parser.parse_args([f"--{key}={value}" for key, value in pairs])))
     except ArgumentError as error:
-        raise SightlineError(f"{said}: {' '.join(str(error).split())}") from error
+        raise SightlineError(f"{said}: {plain(str(error))}") from error
     return {key: typed[key] for key, _ in pairs}
+
+
+def plain(message: str) -> str:
+    """jsonargparse's message on one line, in words of users who do not know its types.
+
+    >>> plain("Expected a typing.Literal['double', 'same']")
+    "Expected one of 'double', 'same'"
+    """
+    return re.sub(r"a typing\.Literal\[(.*?)\]", r"one of \1", " ".join(message.split()))

@@ -24,12 +24,20 @@ class Subset(Source):
     Args:
         data: the other dataset, on any of its splits.
         split, mask_fraction, label_fraction, seed: see `Source`. Masks and labels that `data` hides stay hidden.
+
+    Raises:
+        SightlineError: masks would be hidden that nobody drew, those of a `Drawn`; or a split is left without images.
     """
 
     def __init__(
         self, data: Source, split: str, mask_fraction: float = 1.0, label_fraction: float = 1.0, seed: int = 0
     ) -> None:
         self.data = data
+        if mask_fraction < 1 and (drawn := drawn_by(data)):
+            raise SightlineError(
+                f"data: mask_fraction={mask_fraction} of {type(self).__name__} would hide masks that {drawn} has drawn "
+                f"from all. Give it to the data inside {drawn}."
+            )
         self.name, self.classes, self.size, self.channels = data.name, data.classes, data.size, data.channels
         self.views, self.reading = data.views, data.reading
         self._parts = {data.split: data}
@@ -182,6 +190,13 @@ def hides(data: Source) -> bool:
     """Whether a dataset, or one it is made of, hides masks or labels of its training split."""
     inner = isinstance(data, Subset) and hides(data.data)
     return inner or min(data.mask_fraction, data.label_fraction) < 1
+
+
+def drawn_by(data: Source) -> str | None:
+    """The name of the `Drawn` that a dataset is, or is made of."""
+    if isinstance(data, Drawn):
+        return type(data).__name__
+    return drawn_by(data.data) if isinstance(data, Subset) else None
 
 
 def single(data: Source) -> Integers:

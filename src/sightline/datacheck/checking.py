@@ -55,7 +55,7 @@ class Checked:
             *found.files(self.rows, self.facts),
             *found.leaks(self.rows, self.copies, self.individuals),
             *found.counts(self.rows, self.samples.classes, self.groups),
-            *found.shortcuts(self.judged, self.facts_judged, self.references, self.chance),
+            *found.shortcuts(self.judged, self.facts_judged, self.references),
             *found.oddities(self.rows, self.facts, self.kinds),
             *found.masks(self.rows, self.facts),
         ]
@@ -203,19 +203,28 @@ def _probe(
     views = regions.views([view for i in used if (view := facts[i].view) is not None], [facts[i].mask for i in used])
     judged, references = regions.judged(views), regions.references(views)
     filed = _of_files([facts[i] for i in used if rows[i].file]) | {found.COLOUR: regions.mean_colour(views)}
-    total = len(judged) + len(filed) + len(references) + regions.GRID**2
+    # An image without a mask is neither all background nor without evidence: the two are told of those with one alone.
+    masked, some = task.of(views.masked)
+    annotated = regions.part(views, some)
+    total = len(judged) + len(filed) + len(references) + 2 * masked.enough + regions.GRID**2
     progress = tqdm(total=total, desc="probing", leave=False, disable=None)
 
-    def each(features: dict[str, npt.NDArray[np.float64]]) -> list[Probe]:
-        probes = []
-        for name, values in features.items():
-            probes.append(probe(name, values, task))
-            progress.update()
-        return probes
+    def told(name: str, features: npt.NDArray[np.float64], of: Task = task) -> Probe:
+        progress.update()
+        return probe(name, features, of)
+
+    def by_mask(name: str, outside: bool) -> list[Probe]:
+        if not masked.enough:
+            return []
+        return [told(name, regions.describe(annotated, regions.EVERYWHERE, outside), masked)]
 
     cells = []
     with progress:
-        probes = each(judged), each(filed), each(references)
+        probes = (
+            [told(*each) for each in judged.items()] + by_mask("background", True),
+            [told(*each) for each in filed.items()],
+            [told(*each) for each in references.items()] + by_mask("evidence", False),
+        )
         for cell in regions.cells():
             answers = cross_validated(regions.describe(regions.unmasked(views), cell), task, task.fold % 2)
             cells.append(balanced(task.labels[task.train], answers, task.several))

@@ -168,25 +168,23 @@ def counts(samples: Sequence[Sample], classes: Sequence[str], groups: Table | No
         )  # fmt: skip
 
 
-def shortcuts(
-    regions: Sequence[Probe], facts: Sequence[Probe], references: Sequence[Probe], chance: float
-) -> Iterator[Finding]:
+def shortcuts(regions: Sequence[Probe], facts: Sequence[Probe], references: Sequence[Probe]) -> Iterator[Finding]:
     """What tells the class and should not; see `telling`."""
-    seen, filed = telling([*regions, *facts], references, chance), {probe.name for probe in facts}
+    seen, filed = telling([*regions, *facts], references), {probe.name for probe in facts}
     beside = f"Beside it: {', '.join(f'{p.name} {p.score.value:.2f}' for p in references)}."
-    where = sorted((p for p in seen if p.name not in filed), key=lambda p: -p.lift(chance))
+    where = sorted((p for p in seen if p.name not in filed), key=lambda p: -p.lift)
     if where:
         yield Finding(
             "warning", "shortcut_region",
-            f"The label can be told from the {where[0].name}: {_scored(where[0], chance)}",
-            _sentences(_others(where[1:]), beside, _elsewhere(where[0], chance)),
+            f"The label can be told from the {where[0].name}: {_scored(where[0])}",
+            _sentences(_others(where[1:]), beside, _elsewhere(where[0])),
             "See the heat map. Train with masks of the evidence or with context swap; audit where the habit is broken.",
         )  # fmt: skip
     for probe in (p for p in seen if p.name in filed):
         yield Finding(
             "warning" if probe.name == FORM else "note", f"shortcut_{_slug(probe.name)}",
-            f"The label can be told from the {probe.name}: {_scored(probe, chance)}",
-            _sentences(beside, _elsewhere(probe, chance)), ADVICE[probe.name],
+            f"The label can be told from the {probe.name}: {_scored(probe)}",
+            _sentences(beside, _elsewhere(probe)), ADVICE[probe.name],
         )  # fmt: skip
 
 
@@ -200,14 +198,14 @@ ADVICE = {
 """What to do about each fact that tells the label."""
 
 
-def telling(judged: Sequence[Probe], references: Sequence[Probe], chance: float) -> list[Probe]:
+def telling(judged: Sequence[Probe], references: Sequence[Probe]) -> list[Probe]:
     """The probes that are believed (Holm) and give enough beside chance and beside what may tell the class."""
     adjusted = dict(zip((probe.name for probe in judged), holm([probe.p for probe in judged]), strict=True))
-    best = max((probe.lift(chance) for probe in references), default=0.0)
+    best = max((probe.lift for probe in references), default=0.0)
     return [
         probe
         for probe in judged
-        if adjusted[probe.name] < ALPHA and probe.surely(chance) >= LIFT and probe.lift(chance) >= BESIDE * best
+        if adjusted[probe.name] < ALPHA and probe.surely >= LIFT and probe.lift >= BESIDE * best
     ]
 
 
@@ -231,9 +229,9 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {head}{'' if count == 1 else 's'}{f' of {rest}' if rest else ''}"
 
 
-def _scored(probe: Probe, chance: float) -> str:
+def _scored(probe: Probe) -> str:
     score = probe.score
-    return f"balanced accuracy {spoken(score.value, score.low, score.high)}, chance {chance:.2f}"
+    return f"balanced accuracy {spoken(score.value, score.low, score.high)}, chance {probe.chance:.2f}"
 
 
 def _value(table: Table) -> str:
@@ -248,12 +246,13 @@ def _others(probes: Sequence[Probe]) -> str:
     return f"Also: {', '.join(f'{p.name} {p.score.value:.2f}' for p in probes)}." if probes else ""
 
 
-def _elsewhere(probe: Probe, chance: float) -> str:
+def _elsewhere(probe: Probe) -> str:
     """Whether the other splits would show who uses it."""
     found = {name: value for name, value in probe.elsewhere.items() if value is not None}
     if not found:
         return ""
-    holds = [name for name, value in found.items() if value - chance >= (probe.score.value or 0.0) / 2 - chance / 2]
+    half = (probe.chance + (probe.score.value or 0.0)) / 2
+    holds = [name for name, value in found.items() if value >= half]
     scores = ", ".join(f"{name} {value:.2f}" for name, value in found.items())
     verdict = f"it pays on {', '.join(holds)}, which cannot show who uses it" if holds else "it pays on none of them"
     return f"On other splits: {scores}; {verdict}."

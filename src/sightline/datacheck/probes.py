@@ -2,7 +2,8 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +49,21 @@ class Task:
         """Balanced accuracy of whoever guesses."""
         return 0.5 if self.several else 1 / self.labels.shape[1]
 
+    @property
+    def enough(self) -> bool:
+        """Whether there is something to tell."""
+        return len(self.labels.T) >= (1 if self.several else 2)
+
+    def of(self, some: Flags) -> "tuple[Task, Flags]":
+        """The same of `some` of the images, (N,), and which these are: of classes with images enough to train on."""
+        trained = self.labels[self.train & some]
+        size = trained.sum(0)
+        classes = (size >= FEWEST) & (not self.several or len(trained) - size >= FEWEST)
+        some = some if self.several else some & self.labels[:, classes].any(1)
+        known = {name: getattr(self, name)[some] for name in ("cluster", "fold", "train")}
+        splits = list(compress(self.splits, some))
+        return replace(self, labels=self.labels[some][:, classes], splits=splits, **known), some
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -60,14 +76,18 @@ class Probe:
     """By permuting the labels against the answers."""
     elsewhere: Mapping[str, float | None]
     """The other splits."""
+    chance: float
+    """Balanced accuracy of whoever guesses."""
 
-    def lift(self, chance: float) -> float:
+    @property
+    def lift(self) -> float:
         """The share of what there is to gain over chance: 0 at chance, 1 where every answer is right."""
-        return ((self.score.value or 0.0) - chance) / (1 - chance)
+        return ((self.score.value or 0.0) - self.chance) / (1 - self.chance)
 
-    def surely(self, chance: float) -> float:
+    @property
+    def surely(self) -> float:
         """The lift at the interval's lower end."""
-        return ((self.score.low or 0.0) - chance) / (1 - chance)
+        return ((self.score.low or 0.0) - self.chance) / (1 - self.chance)
 
 
 def probe(name: str, features: Floats, task: Task) -> Probe:
@@ -75,7 +95,7 @@ def probe(name: str, features: Floats, task: Task) -> Probe:
     varies = np.ptp(features[task.train], axis=0) > 1e-9
     if not varies.any():
         flat = Interval(task.chance, task.chance, task.chance, int(task.train.sum()), 0.95)
-        return Probe(name, flat, 1.0, {})
+        return Probe(name, flat, 1.0, {}, task.chance)
     features = features[:, varies]
     answers = cross_validated(features, task, task.fold)
     labels, cluster = task.labels[task.train], task.cluster[task.train]
@@ -84,6 +104,7 @@ def probe(name: str, features: Floats, task: Task) -> Probe:
         interval(labels, answers, cluster, task.several, task.seed),
         permuted(labels, answers, task.several, task.seed),
         _elsewhere(features, task),
+        task.chance,
     )
 
 

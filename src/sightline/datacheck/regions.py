@@ -139,20 +139,19 @@ def mean_colour(of: Views) -> Floats:
     return np.asarray(of.pixels.mean((1, 2)) / 255, np.float64)
 
 
+def part(of: Views, some: Flags) -> Views:
+    """Those of `some`, (N,)."""
+    return Views(*(values[some] for values in vars(of).values()))
+
+
 def judged(of: Views) -> dict[str, Floats]:
-    """The features of every region that should not tell the class; the background is all that no mask marks."""
-    found = {name: describe(of, region) for name, region in margins().items()}
-    if of.masked.any():
-        found["background"] = describe(of, EVERYWHERE)
-    return found
+    """The features of regions that should not tell the class, wherever the masks are."""
+    return {name: describe(of, region) for name, region in margins().items()}
 
 
 def references(of: Views) -> dict[str, Floats]:
-    """The features of what may tell it: the whole image, its centre, and the evidence where it is known."""
-    found = {"whole image": whole(of), "centre": describe(unmasked(of), centre())}
-    if of.masked.any():
-        found["evidence"] = describe(of, EVERYWHERE, outside=False)
-    return found
+    """The features of what may tell it: the whole image, and its centre."""
+    return {"whole image": whole(of), "centre": describe(unmasked(of), centre())}
 
 
 def _histogram(values: Pixels, weight: npt.NDArray[np.generic], bins: int) -> Floats:

@@ -36,7 +36,7 @@ def summary(checked: Checked) -> dict[str, Any]:
         "kinds": {kind: {what: _table(table) for what, table in of.items()} for kind, of in checked.kinds.items()},
         "probes": {
             "fitted_to": checked.trained_on, "chance": checked.chance, "left_out": list(checked.left_out),
-            **{name: [asdict(p) | {"lift": p.lift(checked.chance)} for p in of] for name, of in probes.items()},
+            **{name: [asdict(p) | {"lift": p.lift} for p in of] for name, of in probes.items()},
             "cells": None if checked.cells is None else checked.cells.tolist(),
         },
         "rule": {"alpha": found.ALPHA, "lift": found.LIFT, "beside": found.BESIDE, "linked": found.LINKED},

@@ -16,6 +16,8 @@ FEW, MANY, PAIRS = 12, 1000, 8
 """Classes up to which there are counts, classes up to which there is a picture, and how many pairs are named."""
 
 WIDTH, SIDE = 300, 84
+TALL = 14
+"""Letters of a class that a column has room for, upright."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def table(of: Confusion, split: str, colour: int) -> Markup:
     """The counts of a few classes, labels down and predictions across, the more opaque the larger the label's share."""
     step, longest = (WIDTH - SIDE) / len(of.classes), max(map(len, of.classes))
     upright = 7 * longest > step
-    head = 34 + 7 * min(9, longest) if upright else 44
+    head = 34 + 7 * min(TALL, longest) if upright else 44
     svg = canvas(WIDTH, head + WIDTH - SIDE, _words(of, split))
     text(svg, 0, 15, of.run, "title")
     text(svg, WIDTH, 15, "prediction", "note end")
@@ -86,7 +88,7 @@ def table(of: Confusion, split: str, colour: int) -> Markup:
     cells = add(group(svg, colour), "g", font_size=min(13.0, 1.35 * step / len(str(of.counts.max()))))
     for k, name in enumerate(of.classes):
         text(svg, SIDE - 8, head + step * (k + 0.5) + 4, short(name, 11), "tick end")
-        _heading(svg, SIDE + step * (k + 0.5), head - 8, short(name, 9), upright)
+        _heading(svg, SIDE + step * (k + 0.5), head - 8, short(name, TALL) if upright else name, upright)
         for j, share in enumerate(of.shares[k]):
             _cell(cells, (SIDE + step * j, head + step * k), step - 1.5, float(share), int(of.counts[k, j]))
     return markup(svg)

@@ -75,7 +75,7 @@ def _looks(split: Split) -> str:
     if ch is None:
         return ""
     return f"; {100 * ch:.0f} % of its map lies on the evidence" + (
-        f", leaving out {empty} empty maps" if empty else ""
+        f", leaving out {empty} empty map{'s' if empty > 1 else ''}" if empty else ""
     )
 
 
