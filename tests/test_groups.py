@@ -178,12 +178,12 @@ def test_two_processes_equal_one_large_batch(tmp_path):
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
 
 
-def audited(folder, correct=CORRECT, groups=GROUPS):
+def audited(folder, correct=CORRECT, groups=GROUPS, label="x"):
     """A file of scores as `sightline audit` writes it, its rows in another order than the training set's."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     columns = {"id": IDS, "index": range(8), "correct": correct, "group": groups}
-    rest = {"label": "x", "prediction": "x", "confidence": 1.0, "has_mask": 0, "ch": math.nan, "pg": math.nan}
+    rest = {"label": label, "prediction": "x", "confidence": 1.0, "has_mask": 0, "ch": math.nan, "pg": math.nan}
     pd.DataFrame(columns | rest | {"empty_map": 0})[::-1].to_csv(folder / "scores.csv", index=False)
     return folder
 
@@ -215,6 +215,14 @@ def test_jtt_without_a_difference_is_cross_entropy(tmp_path, caplog, correct, wh
     assert f"got {which} training image wrong, so JTT is plain CE" in caplog.text
     plain = Guided(guided.model, [CE()], 12)
     torch.testing.assert_close(guided(batch())[0], plain(batch())[0])
+
+
+def test_jtt_says_which_class_the_first_model_has_not_learned(tmp_path, caplog):
+    audited(
+        tmp_path / "errors", [1, 0, 0, 1, 0, 0, 1, 0], label=["cat", "cow", "dog", "dog", "cow", "dog", "cat", "dog"]
+    )
+    jtt(tmp_path / "errors")
+    assert "has not learned cow, so that" in caplog.text
 
 
 def test_jtt_leaves_unlabelled_images_out(tmp_path):

@@ -70,6 +70,11 @@ class JTT(Objective):
         if len(wrong.unique()) == 1:
             which = "every" if wrong[0] else "no"
             log.warning("JTT.errors: %s got %s training image wrong, so JTT is plain CE.", self.errors, which)
+        elif unknown := [str(name) for name, right in scores["correct"].groupby(scores["label"]) if not right.any()]:
+            log.warning(
+                "JTT.errors: %s has not learned %s, so that every image of it counts as an error. Train it longer.",
+                self.errors, ", ".join(unknown),
+            )  # fmt: skip
         self.factor = upweighted(wrong, self.upweight).to(self.factor)
 
     def forward(self, step: Step, batch: Batch) -> dict[str, Tensor]:
