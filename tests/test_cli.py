@@ -168,6 +168,19 @@ def test_an_audit_says_how_many_images_a_score_has(home, capsys):
     assert not re.search(r"accuracy \d\.\d+ \(n", said)
 
 
+def test_an_audit_on_other_backgrounds_ends_with_what_they_cost(home, capsys):
+    folder = "{class_path: Folder, init_args: {root: data, size: 32}}"
+    data = f"data={{class_path: Swapped, init_args: {{data: {folder}}}}}"
+    splits = ["test_same", "test_swapped", "test"]
+    assert main(["audit", "runs/plain", "--split", *splits, "--override", data, "--out", "backgrounds"]) == 0
+    *audited, last = capsys.readouterr().out.splitlines()
+    assert len(audited) == 3
+    number = r"-?\d\.\d+"
+    assert re.fullmatch(
+        rf"lost .*: accuracy {number} \[{number}, {number}\], p .*, from test_same to test_swapped", last
+    )
+
+
 def break_image(home):
     path = home / "data/images/cat/cat02.png"
     path.write_bytes(path.read_bytes()[:200])

@@ -14,7 +14,7 @@ import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
 from sightline import catalogue, stats
-from sightline.compare import compare, table
+from sightline.compare import compare, lost, table
 from sightline.errors import SightlineError
 from sightline.files import write_json
 from sightline.scores import Sample, read_scores, samples, summarise, write_scores
@@ -299,6 +299,17 @@ def test_runs_without_masks_and_groups_compare_as_well(tmp_path: Path) -> None:
         assert [entry[key] for key in ("value", "low", "high", "p", "n")] == [None, None, None, None, 0]
     assert found["metrics"]["worst_group"] == {"plain": None, "b": None}
     assert "CH" not in table(found)
+
+
+def test_what_is_lost_to_the_background(tmp_path: Path) -> None:
+    same, swapped = scores(skill=2.5), scores(skill=0.5, seed=1)
+    audits = [audit(tmp_path / f"test_{name}", frame) for name, frame in (("same", same), ("swapped", swapped[::-1]))]
+    audits += [audit(tmp_path / "val_same", same), audit(tmp_path / "val_swapped", without(swapped, "0003"))]
+    found = lost([*audits, audit(tmp_path / "shifted", same)])
+    assert list(found) == ["test"]  # other images, or no pair
+    assert found["test"]["value"] == pytest.approx(same["correct"].mean() - swapped["correct"].mean())
+    assert found["test"]["low"] > 0
+    assert found["test"]["p"] == pytest.approx(stats.mcnemar(swapped["correct"], same["correct"]).p)
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,7 @@ def dfr(args: argparse.Namespace) -> None:
 def audit(args: argparse.Namespace) -> None:
     """Score runs or models on splits."""
     from sightline.audit import audit, scaled_margin
+    from sightline.compare import lost
     from sightline.explainers import GradCAM
     from sightline.explainers.names import named
     from sightline.metrics.names import named as scored_by
@@ -124,6 +125,10 @@ def audit(args: argparse.Namespace) -> None:
                 batch_size=args.batch_size, file=args.format, maps=args.maps,
             )  # fmt: skip
             print(f"audited: {out}  {_line(summary)}")
+        folder = _audit_folder(name, subject.name, args)
+        for split, of in lost([folder / split for split in args.split]).items():
+            interval = f"{of['value']:.3f} [{of['low']:.3f}, {of['high']:.3f}], p {of['p']:.2g}"
+            print(f"lost to the background: accuracy {interval}, from {split}_same to {split}_swapped")
 
 
 def compare(args: argparse.Namespace) -> None:

@@ -163,6 +163,32 @@ def _difference(a: Sample, b: Sample, level: float, seed: int) -> dict[str, Any]
     return entry | {"p": test.p, "test": "McNemar exact", "b": test.b, "c": test.c}
 
 
+def lost(audits: Sequence[str | Path], level: float = 0.95, seed: int = 0) -> dict[str, dict[str, Any]]:
+    """What a run's accuracy loses to the background: on "X_same" less on "X_swapped", the same evidence (`Swapped`).
+
+    Args:
+        audits: audit directories of one run, one for each split, called as the splits.
+        level: of the intervals.
+        seed: of the bootstrap.
+
+    Returns:
+        X -> the difference with its paired interval and McNemar's exact p; of no other splits than such pairs.
+
+    Raises:
+        SightlineError: a file that is missing or damaged.
+    """
+    by_split, found = {Path(folder).name: Path(folder) for folder in audits}, {}
+    for name, folder in by_split.items():
+        inner = name.removesuffix("_same")
+        if inner == name or f"{inner}_swapped" not in by_split:
+            continue
+        swapped, same = _load(by_split[f"{inner}_swapped"]), _load(folder)
+        before, after = (samples(one.scores, one.classes).get("accuracy") for one in (swapped, same))
+        if before and after and swapped.scores["id"].equals(same.scores["id"]):
+            found[inner] = _difference(before, after, level, seed)
+    return found
+
+
 def table(comparison: Mapping[str, Any]) -> str:
     """A plain-text table of the metrics that any run has: value ± half the interval's width.
 
