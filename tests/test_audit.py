@@ -87,6 +87,13 @@ def test_each_explainer_has_columns_of_its_own(subject, single, tmp_path):
     assert summary["scored_by"]["pg"].startswith("PointingGame(margin=0.53")
 
 
+@pytest.mark.parametrize(("layer", "coarse"), [("net.block1", False), ("net.block3", True)])
+def test_maps_of_few_cells_are_warned_of(single, tmp_path, caplog, layer, coarse):
+    deep = Subject(load("sightline:cnn", num_classes=3, filters=[4, 4, 4], strides=[2, 2, 2]), "deep", "cnn")
+    audit(deep, single, tmp_path, explainers=[GradCAM(layer)])
+    assert ("deep: the maps of GradCAM are 2 x 2, too coarse" in caplog.text) == coarse
+
+
 def test_a_metric_may_come_twice(subject, single, tmp_path):
     metrics = [PointingGame(0), PointingGame(8), ContentHeatmap("zero")]
     summary = audit(subject, single, tmp_path, metrics=metrics)

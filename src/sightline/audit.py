@@ -2,6 +2,7 @@
 
 import ctypes
 import hashlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -34,6 +35,12 @@ from sightline.versions import versions
 GALLERY = 256
 OTHERS = 3
 Array = npt.NDArray[Any]
+
+
+COARSE = 3
+"""Cells along a map's longest side below four of which nobody can tell what it points at."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -126,6 +133,8 @@ def audit(
                 gallery.add(seen.evidence.index, panels[0].latest)
             logits.append(run.logits.detach().double().cpu())
             _trim()
+    for panel in panels:
+        panel.warn(subject.name)
     frame = _frame(data, rows, torch.cat(logits), panels, of_image)
     curves = _curves(panels, of_image, len(rows.image))
     summary = {
@@ -278,6 +287,16 @@ class _Panel:
         evidence = seen.evidence._replace(map=self.latest, explain=partial(self._explain, seen))
         for metric in self.metrics.values():
             metric.update(evidence)
+
+    def warn(self, subject: str) -> None:
+        """Say so where the maps have too few cells to point at anything."""
+        shape = self.latest.shape[1:]
+        if 0 < max(shape, default=0) <= COARSE:
+            log.warning(
+                "%s: the maps of %s are %s, too coarse to say where. Name an earlier layer (`sightline layers`), an "
+                "explainer of pixels such as WBP, or a larger data.size.",
+                subject, self.name, " x ".join(map(str, shape)),
+            )  # fmt: skip
 
     @property
     def known(self) -> bool:

@@ -59,7 +59,7 @@ class Evidence(NamedTuple):
     """What the network takes for 0, in a shape that broadcasts to `image`; None for 0 itself."""
     others: Tensor | None = None
     """(B, 3, C, *spatial) images of other classes, drawn for each image by its index."""
-    present: Bool[Tensor, "b classes"] | None = None
-    """(B, classes) bool, the classes of each image and of its `others`."""
     model: nn.Module | None = None
     """The model under audit; not to be changed."""
+    present: Bool[Tensor, "b classes"] | None = None
+    """(B, classes) bool, the classes of each image and of its `others`."""
