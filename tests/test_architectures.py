@@ -26,7 +26,7 @@ from sightline.types import Batch
 CLASSES = 4
 NETWORKS = {
     "resnet18": ("torchvision:resnet18", {}, (48, 48)),
-    "vgg11_bn": ("torchvision:vgg11_bn", {}, (32, 32)),
+    "vgg11_bn": ("file:vgg.py:build", {}, (32, 32)),
     "densenet121": ("torchvision:densenet121", {}, (64, 64)),
     "convnext_tiny": ("torchvision:convnext_tiny", {}, (64, 64)),
     "vit_tiny": ("timm:vit_tiny_patch16_224", {"img_size": 64}, (64, 64)),
@@ -65,6 +65,15 @@ def network(request, tmp_path):
         "from torchvision.models.video import r3d_18\n"
         "def build(num_classes):\n    return r3d_18(weights=None, num_classes=num_classes)\n"
     )
+    (tmp_path / "vgg.py").write_text(
+        "from torch import nn\nfrom torchvision.models.vgg import VGG, cfgs, make_layers\n"
+        "def build(num_classes):\n"
+        "    net = VGG(make_layers(cfgs['A'], batch_norm=True), init_weights=False)\n"
+        "    wide, relu, dropout = net.classifier[:3]\n"
+        "    narrow = nn.Linear(wide.in_features, 64)  # 4096 features take seconds a step and test nothing more\n"
+        "    net.classifier = nn.Sequential(narrow, relu, dropout, nn.Linear(64, num_classes))\n"
+        "    return net\n"
+    )
     torch.manual_seed(0)
     return load_model(spec, num_classes=CLASSES, arguments=arguments), size
 
@@ -86,7 +95,7 @@ def cases():
             yield pytest.param(network, objective, marks=marks, id=f"{network}-{objective}")
 
 
-@pytest.mark.parametrize(("network", "objective"), cases(), indirect=["network"])
+@pytest.mark.parametrize(("network", "objective"), [*cases()], indirect=["network"])
 def test_five_steps(network, objective):
     model, size = network
     images, objectives = batch(size), OBJECTIVES[objective]()
