@@ -183,9 +183,9 @@ def lost(audits: Sequence[str | Path], level: float = 0.95, seed: int = 0) -> di
         if inner == name or f"{inner}_swapped" not in by_split:
             continue
         swapped, same = _load(by_split[f"{inner}_swapped"]), _load(folder)
-        before, after = (samples(one.scores, one.classes).get("accuracy") for one in (swapped, same))
-        if before and after and swapped.scores["id"].equals(same.scores["id"]):
-            found[inner] = _difference(before, after, level, seed)
+        others, own = (samples(one.scores, one.classes).get("accuracy") for one in (swapped, same))
+        if others and own and swapped.scores["id"].equals(same.scores["id"]):
+            found[inner] = _difference(others, own, level, seed)
     return found
 
 
