@@ -34,11 +34,10 @@ from sightline.versions import versions
 
 GALLERY = 256
 OTHERS = 3
-Array = npt.NDArray[Any]
-
-
 COARSE = 3
-"""Cells along a map's longest side below four of which nobody can tell what it points at."""
+"""Cells along the longest side up to which a map cannot say where."""
+
+Array = npt.NDArray[Any]
 
 log = logging.getLogger(__name__)
 
@@ -251,10 +250,11 @@ def _of_class(mask: Tensor, label: Tensor) -> Tensor:
 def _others(data: Source, index: Tensor) -> dict[str, Any]:
     """`Evidence.others` of the images at `index`, drawn by that index, and the classes that are there with them."""
     shown = [[i, *_drawn(data, i)] for i in index.tolist()]
-    has = data.labels > 0 if data.labels.ndim > 1 else np.eye(len(data.classes), dtype=bool)[data.labels]
+    labels = data.labels[shown]
+    has = labels > 0 if labels.ndim > 2 else labels[..., None] == np.arange(len(data.classes))
     return {
         "others": torch.stack([torch.stack([data[j].image for j in chosen]) for _, *chosen in shown]),
-        "present": torch.from_numpy(has[shown].any(1)),
+        "present": torch.from_numpy(has.any(1)),
     }
 
 

@@ -116,16 +116,15 @@ def audit(args: argparse.Namespace) -> None:
     explainers = [named(spec) for spec in args.explainer] or [usual]
     for name in args.models:
         subject, data = _subject(name, args)
-        margin = scaled_margin(data.size, args.margin)
+        margin, folder = scaled_margin(data.size, args.margin), _audit_folder(name, subject.name, args)
         for split in args.split:
-            out = _audit_folder(name, subject.name, args) / split
+            out = folder / split
             metrics = [metric for spec in args.metrics for metric in scored_by(spec, margin=margin)]
             summary = audit(
                 subject, data.on(split), out, explainers=explainers, metrics=metrics, target=args.target,
                 batch_size=args.batch_size, file=args.format, maps=args.maps,
             )  # fmt: skip
             print(f"audited: {out}  {_line(summary)}")
-        folder = _audit_folder(name, subject.name, args)
         for split, of in lost([folder / split for split in args.split]).items():
             interval = f"{of['value']:.3f} [{of['low']:.3f}, {of['high']:.3f}], p {of['p']:.2g}"
             print(f"lost to the background: accuracy {interval}, from {split}_same to {split}_swapped")
@@ -196,11 +195,11 @@ def annotate(args: argparse.Namespace) -> None:
 def layers(args: argparse.Namespace) -> None:
     """Print the layers a map can be drawn at, and the one that is chosen."""
     from sightline import layers, models
-    from sightline.illustrate import of_run
+    from sightline.illustrate import size_of
 
     run = _run(args.model)
     model = models.load(f"file:{run}" if run else args.model, weights=args.weights)
-    size = args.size or (of_run(run).size if run else 224)
+    size = args.size or (run and size_of(run)) or 224
     found = list(layers.candidates(model, size))
     last = next((candidate for candidate in found if candidate.usable), None)
     chosen = last if last and last.told else None

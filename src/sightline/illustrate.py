@@ -159,6 +159,18 @@ def of_run(folder: str | Path) -> Viewed:
     return Viewed(data.size, data.classes, data.reading)
 
 
+def size_of(folder: str | Path) -> Any:
+    """The size of a run's images as its recipe says it, None where it does not; no data are read.
+
+    Raises:
+        SightlineError: the recipe cannot be read.
+    """
+    data = recipe.read(Path(folder) / "recipe.yaml").data
+    while "size" not in (arguments := data.get("init_args", {})) and "data" in arguments:
+        data = arguments["data"]
+    return arguments.get("size")
+
+
 def _told(arguments: Any) -> Viewed:
     """What the arguments of a dataset say that is gone."""
     if "percentiles" not in arguments:

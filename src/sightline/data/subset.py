@@ -1,7 +1,7 @@
 """Datasets made of the samples of another."""
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from copy import copy
 from functools import cached_property
 from typing import Any, Self
@@ -188,15 +188,19 @@ class Pooled(Subset):
 
 def hides(data: Source) -> bool:
     """Whether a dataset, or one it is made of, hides masks or labels of its training split."""
-    inner = isinstance(data, Subset) and hides(data.data)
-    return inner or min(data.mask_fraction, data.label_fraction) < 1
+    return any(min(each.mask_fraction, each.label_fraction) < 1 for each in _made_of(data))
 
 
 def drawn_by(data: Source) -> str | None:
     """The name of the `Drawn` that a dataset is, or is made of."""
-    if isinstance(data, Drawn):
-        return type(data).__name__
-    return drawn_by(data.data) if isinstance(data, Subset) else None
+    return next((type(each).__name__ for each in _made_of(data) if isinstance(each, Drawn)), None)
+
+
+def _made_of(data: Source) -> Iterator[Source]:
+    """A dataset, the one it is made of, and so on."""
+    yield data
+    if isinstance(data, Subset):
+        yield from _made_of(data.data)
 
 
 def single(data: Source) -> Integers:
