@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from sightline.datacheck.copies import Copies, chained, clusters, copies
 from sightline.datacheck.counts import Table, are_individuals, attribute, together
 from sightline.datacheck.facts import Facts, look
 from sightline.datacheck.findings import Finding
-from sightline.datacheck.probes import FEWEST, Probe, Task, balanced, cross_validated, folds, probe
+from sightline.datacheck.probes import Probe, Task, balanced, cross_validated, folds, probe, trainable
 from sightline.datacheck.samples import Sample, Samples
 from sightline.errors import SightlineError
 
@@ -177,18 +178,18 @@ def _task(
 ) -> tuple[Task | None, list[int], list[str]]:
     """What the probes are to tell, the rows they read, and the classes left out."""
     seen = [i for i, of in enumerate(facts) if of.view is not None]
-    size = Counter(label for i in seen if rows[i].split == train for label in rows[i].labels)
-    total = sum(rows[i].split == train for i in seen)
-    classes = [c for c in samples.classes if size[c] >= FEWEST and (not samples.several or total - size[c] >= FEWEST)]
-    used = [i for i in seen if samples.several or rows[i].labels[0] in classes]
-    left_out = [c for c in samples.classes if c not in classes]
-    if len(classes) < (1 if samples.several else 2):
+    every = np.array([[c in rows[i].labels for c in samples.classes] for i in seen], np.bool_)
+    every = every.reshape(len(seen), len(samples.classes))
+    enough = trainable(every[[rows[i].split == train for i in seen]], samples.several)
+    used = [i for i, labels in zip(seen, every, strict=True) if samples.several or labels[enough].any()]
+    left_out = list(compress(samples.classes, ~enough))
+    if enough.sum() < (1 if samples.several else 2):
         return None, used, left_out
     links = [twice.pairs]
     if _individuals(rows):
         links.append(chained([row.group for row in rows]))
     cluster = clusters(len(rows), *links)[used]
-    labels = np.array([[c in rows[i].labels for c in classes] for i in used])
+    labels = every[np.isin(seen, used)][:, enough]
     splits = [rows[i].split for i in used]
     training = np.array([split == train for split in splits])
     fold = np.zeros(len(used), np.int64)

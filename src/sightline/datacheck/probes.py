@@ -27,6 +27,13 @@ FEWEST = 10
 """Training images of a class, and without it, that it takes for the class to be probed."""
 
 
+def trainable(labels: Flags, several: bool) -> Flags:
+    """(K,) which classes have training images enough, of their (n, K) labels."""
+    size = labels.sum(0)
+    beside = len(labels) - size
+    return np.asarray((size >= FEWEST) & ((beside >= FEWEST) | (not several)))
+
+
 @dataclass(frozen=True)
 class Task:
     """Which labels are to be told, and how."""
@@ -56,9 +63,7 @@ class Task:
 
     def of(self, some: Flags) -> "tuple[Task, Flags]":
         """The same of `some` of the images, (N,), and which these are: of classes with images enough to train on."""
-        trained = self.labels[self.train & some]
-        size = trained.sum(0)
-        classes = (size >= FEWEST) & (not self.several or len(trained) - size >= FEWEST)
+        classes = trainable(self.labels[self.train & some], self.several)
         some = some if self.several else some & self.labels[:, classes].any(1)
         known = {name: getattr(self, name)[some] for name in ("cluster", "fold", "train")}
         splits = list(compress(self.splits, some))
