@@ -12,7 +12,7 @@ from sightline.data import Source
 from sightline.errors import SightlineError
 from sightline.explainers import RISE, WBP, GradCAM, Gradient
 from sightline.metrics import CompositeAccuracy, ContentHeatmap, PerImage, PointingGame, content_heatmap
-from sightline.models import load
+from sightline.models import last_linear, load
 from sightline.passes import record
 from sightline.scores import read_scores
 from sightline.types import Batch, Evidence
@@ -92,6 +92,15 @@ def test_maps_of_few_cells_are_warned_of(single, tmp_path, caplog, layer, coarse
     deep = Subject(load("sightline:cnn", num_classes=3, filters=[4, 4, 4], strides=[2, 2, 2]), "deep", "cnn")
     audit(deep, single, tmp_path, explainers=[GradCAM(layer)])
     assert ("deep: the maps of GradCAM are 2 x 2, too coarse" in caplog.text) == coarse
+
+
+def test_one_answer_to_everything_is_warned_of(subject, single, tmp_path, caplog):
+    with torch.no_grad():
+        subject.model.get_parameter(f"{last_linear(subject.model)}.bias")[1] += 100
+    found = audit(subject, single, tmp_path)["one_answer"]
+    share = float((single.labels == 1).mean())
+    assert found == {"class": single.classes[1], "share": 1, "own": share}
+    assert f"run answers 'green' to 100 % of the images of {single.split}, whatever they show: 36 % are" in caplog.text
 
 
 def test_a_metric_may_come_twice(subject, single, tmp_path):

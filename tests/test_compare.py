@@ -174,6 +174,16 @@ def test_a_summary_by_other_means() -> None:
     json.dumps(found, allow_nan=False)
 
 
+@pytest.mark.parametrize(("answers", "own", "told"), [(95, 79, True), (94, 79, False), (95, 80, False)])
+def test_one_answer_is_told_from_an_easy_split(answers: int, own: int, told: bool) -> None:
+    number = np.arange(100)
+    frame = scores(100).assign(
+        prediction=np.where(number < answers, CLASSES[1], CLASSES[0]), label=np.where(number < own, *CLASSES[1::-1])
+    )
+    one = {"class": CLASSES[1], "share": answers / 100, "own": own / 100}
+    assert summarise(frame, CLASSES)["one_answer"] == (one if told else None)
+
+
 def test_worst_group_by_hand() -> None:
     frame = scores(14).assign(
         group=["small"] * 2 + ["good"] * 6 + ["bad"] * 5 + [""],

@@ -280,8 +280,22 @@ def test_zero_weights_are_random_in_the_probe_alone():
     assert not weight.any()
 
 
+def test_a_network_that_training_left_dead_keeps_its_layer():
+    net = Residual()
+    for part in (net.stem, net.body):
+        nn.init.constant_(part[1].bias, -1e4)
+    image = torch.rand(2, 3, 16, 16, requires_grad=True)
+    net.eval()(image).amax(1).sum().backward()
+    assert not image.grad.any()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    state = torch.get_rng_state()
+    assert find_layer(net, 16) == "act"
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
 @pytest.mark.parametrize("kind", [Cut, Nought])
-def test_a_dead_network_is_an_error_that_names_layers(kind):
+def test_a_network_that_cannot_be_explained_is_an_error_that_names_layers(kind):
     with pytest.raises(
         SightlineError, match=r"gradient is zero .* Pass layer=, such as 0\.act \(6 x 16 x 16\), 0\.body"
     ):

@@ -561,6 +561,17 @@ def test_verdict_in_full() -> None:
     ]
 
 
+def test_one_answer_to_everything_is_told() -> None:
+    of = split(MOVED[-1], MOVED[0])
+    for run, share in (("plain", 1.0), ("new", 0.963)):
+        of.audits[run].summary["one_answer"] = {"class": "pond", "share": share, "own": 0.25}
+    assert [sentence.conclusion for sentence in verdict([of])] == [
+        "It answers pond to 100 % of the images, whatever they show.",
+        "the decisions got worse, the map does not show it. "
+        "It answers pond to 96.3 % of the images, whatever they show.",
+    ]
+
+
 @pytest.mark.parametrize(("here", "remains"), [(0.4, True), (0.8, False)])
 def test_a_gain_does_not_hide_the_gap_that_remains(here: float, remains: bool) -> None:
     easy, hard = split(MOVED[1], MOVED[1], name="test", plain=0.9), split(MOVED[1], MOVED[1])

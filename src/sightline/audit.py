@@ -154,6 +154,12 @@ def audit(
         **summarise(frame, data.classes, level=level),
         "curves": summarise_curves(curves, level),
     }
+    if one := summary["one_answer"]:
+        log.warning(
+            "%s answers %r to %.0f %% of the images of %s, whatever they show: %.0f %% are of that class. Where it was "
+            "trained to this, an objective's weight or the learning rate may have been too large.",
+            subject.name, one["class"], 100 * one["share"], data.split, 100 * one["own"],
+        )  # fmt: skip
     write_scores(out / f"scores.{file}", frame)
     _write_curves(out / "curves.npz", frame["id"], curves)
     gallery.write(out / "gallery.npz")

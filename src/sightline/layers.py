@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from itertools import dropwhile
+from itertools import chain, dropwhile
 from math import gcd, prod
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from torch.func import functional_call
 
 from sightline.errors import SightlineError
 from sightline.passes import Call, evaluating, rank, trace, uncompiled
+from sightline.seeds import redrawn
 
 _POOLING = re.compile(r"Pool(ing)?(\dd)?(Same)?$", re.IGNORECASE)
 _MAX_PREFIX = 16  # class, distillation and register tokens together
@@ -90,8 +91,20 @@ def find_layer(model: nn.Module, size: int | Sequence[int] = 224) -> str:
 def candidates(model: nn.Module, size: int | Sequence[int] = 224) -> Iterator[Candidate]:
     """Every layer `find_layer` considers, last first, with what it found there: one forward, at most two gradients.
 
-    Layers whose positions cannot be told are left out, but for one that would have been chosen.
+    Layers whose positions cannot be told are left out, but for one that would have been chosen. If none passes a
+    gradient on, they are looked at once more with the model's weights drawn anew: training may have left it dead.
     """
+    found, ahead = _candidates(model, size), []
+    for candidate in found:
+        ahead.append(candidate)
+        if candidate.usable:
+            break
+    else:
+        ahead = list(_candidates(redrawn(model, 0), size))
+    yield from chain(ahead, found)
+
+
+def _candidates(model: nn.Module, size: int | Sequence[int]) -> Iterator[Candidate]:
     image, top, calls = _probed(model, size)
     axes = rank(model)
     batch, inside = prod(image.shape[: -axes - 1]), tuple(image.shape[-axes:])

@@ -21,6 +21,9 @@ MIN_GROUP = 5
 WORST = {"worst_group": "group", "worst_class": "label"}
 """Metrics that are the accuracy on the images answered worst, of those alike in a column of the scores."""
 
+ONE_ANSWER, ITS_IMAGES = 0.95, 0.8
+"""A model has one answer when it gives it to this share of the images, and less than that other one is of the class."""
+
 _EFFORT = 1_000_000_000  # numbers read by one bootstrap: some ten seconds
 
 
@@ -144,7 +147,7 @@ def score_columns(frame: pd.DataFrame) -> list[str]:
 def summarise(
     frame: pd.DataFrame, classes: Sequence[str], level: float = 0.95, min_group: int = MIN_GROUP, seed: int = 0
 ) -> dict[str, Any]:
-    """The entries "metrics", "groups" and "empty_maps" of an audit's summary.
+    """The entries "metrics", "groups", "empty_maps" and "one_answer" of an audit's summary.
 
     Shares of images that are right or wrong (accuracy, worst_group, worst_class, pg) carry Wilson intervals, means of
     other scores BCa bootstrap ones, all else (macro_f1, auroc) percentile ones. What is not defined is None; the worst
@@ -160,7 +163,17 @@ def summarise(
         for name, sample in samples(frame, classes, min_group).items()
     }
     by_group = {name: {"accuracy": float(right.mean()), "n": len(right)} for name, right in _by(frame, "group").items()}
-    return {"metrics": metrics, "groups": by_group, "empty_maps": int(frame["empty_map"].sum())}
+    empty = int(frame["empty_map"].sum())
+    return {"metrics": metrics, "groups": by_group, "empty_maps": empty, "one_answer": one_answer(frame)}
+
+
+def one_answer(frame: pd.DataFrame) -> dict[str, Any] | None:
+    """The class that a model answers whatever the image shows, with its share of answers and of labels; mostly None."""
+    if "image" in frame or frame.empty:  # several classes per image
+        return None
+    said = frame["prediction"].mode()[0]
+    share, own = (float((frame[column] == said).mean()) for column in ("prediction", "label"))
+    return {"class": said, "share": share, "own": own} if share >= ONE_ANSWER and own < ITS_IMAGES else None
 
 
 def summarise_curves(

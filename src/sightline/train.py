@@ -31,6 +31,7 @@ from sightline.objectives import Guided
 from sightline.objectives.base import classification_loss
 from sightline.passes import logits_of
 from sightline.recipe import Recipe, build, differences, dump
+from sightline.seeds import reseed
 from sightline.types import Batch
 from sightline.versions import versions
 
@@ -159,7 +160,7 @@ class Module(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch; everything random in it depends on where in the run it is, not on what came before."""
-        torch.manual_seed(_seed(self.recipe.seed, self.current_epoch, batch_idx, self.global_rank))
+        reseed(_seed(self.recipe.seed, self.current_epoch, batch_idx, self.global_rank), self.device)
         self.guided.epoch = self.current_epoch + batch_idx / self.trainer.num_training_batches
         loss: Tensor
         loss, terms = self.guided(self._laid_out(batch))

@@ -59,7 +59,7 @@ def fit(images: Tensor, masks: Tensor, steps: int, width: int = 16, seed: int = 
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         net = UNet(images.shape[1], masks.shape[1], width)
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.AdamW(net.parameters(), LEARNING_RATE)

@@ -14,6 +14,7 @@ from sightline.errors import SightlineError, did_you_mean
 from sightline.explainers.arguments import reduced
 from sightline.explainers.rerun import untouched
 from sightline.passes import Pass, logits_of
+from sightline.seeds import reseed
 
 Options = Mapping[str, Any] | tuple[tuple[str, Any], ...]
 
@@ -25,10 +26,7 @@ def lent(run: Pass, seed: int, *, weights: bool = True) -> Iterator[Tensor]:
     with untouched(run.model, weights=weights), torch.enable_grad():
         try:
             np.random.seed(seed % 2**32)
-            torch.default_generator.manual_seed(seed)
-            if run.image.is_cuda:
-                with torch.cuda.device(run.image.device):
-                    torch.cuda.manual_seed(seed)
+            reseed(seed, run.image.device)
             yield run.image.detach().clone()
         finally:
             np.random.set_state(state)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any, cast
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -12,14 +11,9 @@ from sightline.contrast import Anchor, cgc_loss
 from sightline.errors import SightlineError
 from sightline.metrics.per_image import PerImage, Scores, channel_of, first_of_each, one_of
 from sightline.metrics.steps import one_size
+from sightline.seeds import seeded
 from sightline.types import Evidence
 from sightline.views import Crop
-
-
-def seeded(seed: int, index: int) -> torch.Generator:
-    """A CPU generator for one image, the same wherever and whenever it is met."""
-    state = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0]))
 
 
 def crops(index: Int[Tensor, " b"], size: tuple[int, ...], seed: int) -> Crop:

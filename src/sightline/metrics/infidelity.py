@@ -8,9 +8,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sightline.errors import SightlineError
-from sightline.metrics.consistency import seeded
 from sightline.metrics.per_image import PerImage, Scores, channel_of
 from sightline.metrics.steps import Predict, at_size_of, origin_of
+from sightline.seeds import seeded
 from sightline.types import Evidence, Maps
 
 Samples = Float[Tensor, "b samples"]

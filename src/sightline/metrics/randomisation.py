@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sightline.errors import SightlineError
-from sightline.metrics.consistency import seeded
 from sightline.metrics.per_image import Curve, Scores
 from sightline.metrics.steps import Curves
 from sightline.passes import evaluating, trace
+from sightline.seeds import redrawn
 from sightline.types import Evidence, Maps
 
 
@@ -56,7 +56,7 @@ def randomised(model: nn.Module, image: Tensor, depths: int = 5, seed: int = 0) 
     Returns:
         `depths` models, the last wholly random.
     """
-    layers, random = _layers(model, image), _random(model, seed)
+    layers, random = _layers(model, image), redrawn(model, seed)
     return [_mixed(model, random, layers[: ceil(len(layers) * depth / depths)]) for depth in range(1, depths + 1)]
 
 
@@ -75,26 +75,6 @@ def _place(known: Mapping[str, int], name: str) -> int:
     while name and name not in known:
         name = name.rpartition(".")[0]
     return known.get(name, -1)
-
-
-def _random(model: nn.Module, seed: int) -> nn.Module:
-    """A copy with random weights only, the same on every device."""
-    random = copy.deepcopy(model).cpu()
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        # Not the bare seed: a user's model may have begun with it, and these would be its own first weights.
-        torch.default_generator.manual_seed(seeded(seed, 0).initial_seed())
-        for module in random.modules():
-            _draw(module)
-    return random.to(next(model.parameters()).device)
-
-
-def _draw(module: nn.Module) -> None:
-    own = list(module.parameters(recurse=False))
-    if own and callable(reset := getattr(module, "reset_parameters", None)):
-        reset()
-    else:
-        for weight in own:
-            weight.copy_(weight.flatten()[torch.randperm(weight.numel())].view_as(weight))
 
 
 def _mixed(model: nn.Module, random: nn.Module, layers: Sequence[str]) -> nn.Module:

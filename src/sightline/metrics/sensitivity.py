@@ -8,8 +8,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from sightline.errors import SightlineError
-from sightline.metrics.consistency import seeded
 from sightline.metrics.per_image import PerImage, Scores
+from sightline.seeds import seeded
 from sightline.types import Evidence, Images, Maps
 
 

@@ -65,6 +65,10 @@ class Split:
         """How many of a run's maps are zero everywhere."""
         return int(self.audits[run].summary["empty_maps"]) if run in self.audits else 0
 
+    def one_answer(self, run: str) -> Mapping[str, Any] | None:
+        """The class that a run answers whatever the image shows, and its share of the answers."""
+        return self.audits[run].summary.get("one_answer") if run in self.audits else None
+
     @property
     def images(self) -> int:
         """How many images were audited."""

@@ -46,10 +46,16 @@ def verdict(splits: Sequence[Split]) -> list[Sentence]:
 def _baseline(splits: Sequence[Split], hard: Split) -> Sentence:
     of, here, easy = hard.decision, hard.estimate(hard.decision.key, hard.baseline), _easiest(splits, hard)
     if easy is None:
-        return Sentence(hard.baseline, f"{_reaches(of, here, hard)}{_looks(hard)}.")
+        return Sentence(hard.baseline, f"{_reaches(of, here, hard)}{_looks(hard)}.", _one_answer(hard, hard.baseline))
     there = easy.estimate(of.key, hard.baseline)
     joint = "but only" if _below(here, there) else "and"
-    return Sentence(hard.baseline, f"{_reaches(of, there, easy)}, {joint} {_level(of, here, hard)}{_looks(hard)}.")
+    said = f"{_reaches(of, there, easy)}, {joint} {_level(of, here, hard)}{_looks(hard)}."
+    return Sentence(hard.baseline, said, _one_answer(hard, hard.baseline))
+
+
+def _one_answer(split: Split, run: str) -> str:
+    one = split.one_answer(run)
+    return f"It answers {one['class']} to {percent(one['share'])} of the images, whatever they show." if one else ""
 
 
 def _reaches(of: Metric, estimate: Estimate, split: Split) -> str:
@@ -114,7 +120,8 @@ def _compared(splits: Sequence[Split], hard: Split, run: str) -> Sentence:
     gains = [_gain(split, run) for split in others.values()]
     signs = {name: _changed(split, run) for name, split in others.items()}
     concluded = _concluded(moved, decided, hard.name, signs)
-    return Sentence(run, "; ".join([said, *gains]) + ":", f"{concluded}{_remains(splits, hard, run)}")
+    conclusion = " ".join(filter(None, (concluded, _remains(splits, hard, run), _one_answer(hard, run))))
+    return Sentence(run, "; ".join([said, *gains]) + ":", conclusion)
 
 
 def _remains(splits: Sequence[Split], hard: Split, run: str) -> str:
@@ -126,7 +133,7 @@ def _remains(splits: Sequence[Split], hard: Split, run: str) -> str:
     there, here = easy.estimate(of.key, run), hard.estimate(of.key, run)
     if not _below(here, there) or _gap(easy, hard, run) <= _gap(easy, hard, hard.baseline) / 2:
         return ""
-    return f" Most of the gap between the splits remains: {_level(of, here, hard)} against {_level(of, there, easy)}."
+    return f"Most of the gap between the splits remains: {_level(of, here, hard)} against {_level(of, there, easy)}."
 
 
 def _gap(easy: Split, hard: Split, run: str) -> float:
