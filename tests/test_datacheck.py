@@ -336,11 +336,12 @@ def test_the_same_seed_gives_the_same_numbers(root: Path) -> None:
     assert json.loads(numbers[0])["checked"] == 12
 
 
-def test_a_recipe_or_a_name_says_what_to_check(root: Path) -> None:
-    Path("recipe.yaml").write_text(
-        f"data: {{class_path: Folder, init_args: {{root: {root}, size: 32}}}}\nmodel: {{spec: torchvision:resnet18}}\n"
-        "objectives: [CE]\n"
-    )
+@pytest.mark.parametrize("around", [[], ["Propagated", "Swapped"]])
+def test_a_recipe_or_a_name_says_what_to_check(root: Path, around: list[str]) -> None:
+    data = f"{{class_path: Folder, init_args: {{root: {root}, size: 32}}}}"
+    for kind in around:  # no network is trained to propagate masks, and a swapped image is no copy
+        data = f"{{class_path: {kind}, init_args: {{data: {data}}}}}"
+    Path("recipe.yaml").write_text(f"data: {data}\nmodel: {{spec: torchvision:resnet18}}\nobjectives: [CE]\n")
     (root / "images/cat/0.png").write_bytes(b"no image")
     assert cli.main(["data", "check", "recipe.yaml", "--out", "out", "--strict"]) == 1
     assert json.loads(Path("out/check.json").read_text())["broken"][0]["id"] == "0"

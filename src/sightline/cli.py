@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from sightline.illustrate import Viewed
     from sightline.models import Classifier
 
+SAME_IMAGES = ("Propagated", "Adopted", "Swapped")
+"""Datasets that show another's images, with masks that nobody drew or on each other's backgrounds."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 on success, 1 after a user's mistake (one message, no traceback), 130 when interrupted."""
@@ -297,10 +300,12 @@ def _checkable(target: str) -> "Samples":
 
 
 def _recipe_data(path: Path) -> "Source":
-    """A recipe's data; files are left for the check to find bad."""
+    """A recipe's data, or those that they are made of; files are left for the check to find bad."""
     from sightline import recipe
 
     config = recipe.read(path)
+    while config.data.class_path.rpartition(".")[2] in SAME_IMAGES:
+        config.data = config.data.init_args.data
     if "verify" in config.data.init_args:
         config.data.init_args.verify = False
     return recipe.build(config).data
