@@ -206,7 +206,12 @@ def test_random_weights_are_called_so(home, capsys):
     assert "random weights" in capsys.readouterr().err
 
 
-def test_a_run_whose_data_are_gone(home, caplog):
+@pytest.mark.parametrize("around", [[], ["Propagated", "Swapped"]])
+def test_a_run_whose_data_are_gone(home, caplog, around):
+    config = yaml.safe_load(Path("run/recipe.yaml").read_text())
+    for kind in around:
+        config["data"] = {"class_path": kind, "init_args": {"data": config["data"]}}
+    Path("run/recipe.yaml").write_text(yaml.safe_dump(config))
     shutil.move("data/train/cat/0.png", "x.png")
     shutil.rmtree("data")
     saved = explain("run", "x.png")

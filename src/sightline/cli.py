@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from textwrap import indent
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sightline import __version__, words
 from sightline.errors import SightlineError, did_you_mean
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from sightline.datacheck import Samples
     from sightline.illustrate import Viewed
     from sightline.models import Classifier
-
-SAME_IMAGES = ("Propagated", "Adopted", "Swapped")
-"""Datasets that show another's images, with masks that nobody drew or on each other's backgrounds."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -300,15 +297,10 @@ def _checkable(target: str) -> "Samples":
 
 
 def _recipe_data(path: Path) -> "Source":
-    """A recipe's data, or those that they are made of; files are left for the check to find bad."""
+    """The data whose images a recipe's data show; files are left for the check to find bad."""
     from sightline import recipe
 
-    config = recipe.read(path)
-    while config.data.class_path.rpartition(".")[2] in SAME_IMAGES:
-        config.data = config.data.init_args.data
-    if "verify" in config.data.init_args:
-        config.data.init_args.verify = False
-    return recipe.build(config).data
+    return cast("Source", recipe.part(recipe.images(recipe.read(path)), "data"))
 
 
 def _data_sets() -> "dict[str, type[Source]]":

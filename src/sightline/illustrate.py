@@ -145,12 +145,10 @@ def of_run(folder: str | Path) -> Viewed:
     Raises:
         SightlineError: the recipe cannot be read, or nothing says how large the images are.
     """
-    config = recipe.read(Path(folder) / "recipe.yaml")
+    config = recipe.images(recipe.read(Path(folder) / "recipe.yaml"))
     arguments = config.data.get("init_args", {})
-    if "verify" in arguments:
-        arguments["verify"] = False  # no image of the dataset is needed
     try:
-        data = recipe.build(config).data
+        data = recipe.part(config, "data")
     except SightlineError as error:
         if "size" not in arguments:
             raise
