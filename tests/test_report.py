@@ -442,6 +442,15 @@ def test_empty_maps_are_counted_beside_ch(world: Path, tmp_path: Path) -> None:
     assert "leaving out 17 empty maps" in page.text
 
 
+def test_what_a_run_says_of_its_masks_stands_beside_its_recipe(world: Path, tmp_path: Path) -> None:
+    path = world / "swap/run.json"
+    data = {"name": "Habitats", "hash": "1", "images": 60, "masks_propagated": 54, "agreement": 0.4123}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "data": data}))
+    page = Page(build(both(world), tmp_path / "report.html", images=1))
+    assert page.text.count("1.4 minutes of training") == 3
+    assert page.text.count("1.4 minutes of training; masks propagated 54; agreement 0.4123") == 1
+
+
 def test_an_image_without_mask_has_no_ch(page: Page) -> None:
     assert "no mask, no CH" in page.text
     assert any("which has no mask" in (image["alt"] or "") for image in page.all("img"))

@@ -119,6 +119,12 @@ class Run:
     curves: Mapping[str, Sequence[Point]]
     """quantity -> (epochs done, value), in the order of the log."""
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What its data say of themselves beside name, hash and number, such as how good propagated masks are."""
+        data = self.info.get("data", {})
+        return {fact.replace("_", " "): data[fact] for fact in data if fact not in ("name", "hash", "images")}
+
 
 def splits(paths: Sequence[Path]) -> list[Split]:
     """Read comparisons (comparison.json or its folder) and single audits (an audit directory).
