@@ -26,10 +26,12 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from string import Template
-from typing import Any
+from threading import Thread
+from typing import Any, cast
 
 import yaml
 from filelock import FileLock, Timeout
@@ -191,13 +193,23 @@ def ran(league: League, cells: Sequence[tuple[str, int]], jobs: int) -> int:
     league.out.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # jobs share the cores
     failed = 0
-    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), end_with_parent) as pool:
         made = {pool.submit(cell, league, *each): each for each in cells}
         for future in as_completed(made):
             said = outcome(future)
             failed += said.startswith("failed")
             print("{}-{}: {}".format(*made[future], said), flush=True)
     return failed
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it is killed; its run can be resumed."""
+
+    def watch() -> None:
+        cast(BaseProcess, parent_process()).join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":
