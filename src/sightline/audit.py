@@ -16,7 +16,6 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from sightline import __version__, models, recipe
 from sightline.data import Source
@@ -27,6 +26,7 @@ from sightline.explainers.names import told_apart
 from sightline.files import whole, write_json
 from sightline.metrics import ContentHeatmap, Curve, PerImage, PointingGame
 from sightline.passes import Pass, evaluating, logits_of, record
+from sightline.progress import progress_bar
 from sightline.scores import summarise, summarise_curves, write_scores
 from sightline.stored import Stored, fingerprint, stored
 from sightline.types import Batch, Evidence
@@ -120,9 +120,7 @@ def audit(
         for panel in panels:
             of_panel = made_of | {"explainer": repr(panel.explainer)}
             panel.stored = files.enter_context(stored(Path(maps) if maps else None, of_panel, len(rows.image)))
-        for batch in tqdm(
-            DataLoader(data, batch_size), desc=f"audit {subject.name} on {data.split}", leave=False, disable=None
-        ):
+        for batch in progress_bar(DataLoader(data, batch_size), desc=f"audit {subject.name} on {data.split}"):
             run = _recorded(subject.model, batch, panels)
             for seen in _seen(run, batch, data, rows, target, others):
                 for panel in panels:

@@ -14,7 +14,6 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from sightline import __version__, models, recipe
 from sightline.data import Source
@@ -22,6 +21,7 @@ from sightline.data.base import at_least
 from sightline.errors import SightlineError
 from sightline.files import read_json, relative, write_json, write_text
 from sightline.passes import logits_of, module, trace
+from sightline.progress import progress_bar
 from sightline.versions import versions
 
 Array = npt.NDArray[np.float64]
@@ -121,7 +121,7 @@ def best_c(
         of_groups = [right[groups[judged] == group].mean() for group in np.unique(groups[judged])]
         return min(of_groups), float(np.mean(of_groups)), -c
 
-    return float(max(tqdm(grid, desc="penalty", leave=False, disable=None), key=quality))
+    return float(max(progress_bar(grid, desc="penalty"), key=quality))
 
 
 def retrained_head(
@@ -144,7 +144,7 @@ def retrained_head(
         seed: of the subsets; not those of `best_c`.
     """
     x, draw = _standardised(features), np.random.default_rng([seed, 1])
-    subsets = (_balanced(groups, draw) for _ in tqdm(range(rounds), desc="heads", leave=False, disable=None))
+    subsets = (_balanced(groups, draw) for _ in progress_bar(range(rounds), desc="heads"))
     heads = [_fit(x[rows], labels[rows], classes, c) for rows in subsets]
     weight, bias = (np.mean(parts, axis=0) for parts in zip(*heads, strict=True))
     mean, scale = _moments(features)
@@ -172,7 +172,7 @@ def linear_head(model: nn.Module, image: Tensor) -> tuple[str, nn.Linear]:
 
 def read_features(model: nn.Module, layer: str, data: Source, batch_size: int = 64) -> Array:
     """(N, d) input of the linear layer `layer`, behind which `model` does nothing, on every image of `data`."""
-    loader = tqdm(DataLoader(data, batch_size), desc=f"features of {data.split}", leave=False, disable=None)
+    loader = progress_bar(DataLoader(data, batch_size), desc=f"features of {data.split}")
     with without(model, layer), torch.inference_mode():
         return torch.cat([logits_of(model(batch.image)).double() for batch in loader]).numpy()
 

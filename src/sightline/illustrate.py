@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from sightline import colours, plates, recipe, sheet
 from sightline.columns import aligned
@@ -22,6 +21,7 @@ from sightline.explainers.names import told_apart
 from sightline.files import whole
 from sightline.maps import resize
 from sightline.passes import Pass, evaluating, rank, record
+from sightline.progress import progress_bar
 from sightline.volumes import Grid, Reading
 
 NOTE = (
@@ -227,7 +227,7 @@ class Item(NamedTuple):
 def _read(model: nn.Module, paths: Sequence[str | Path], size: Sequence[int], reading: Reading | None) -> list[Item]:
     channels, volumes = _channels(model), rank(model) == 3
     files = gather(paths, volumes)
-    bar = tqdm(files, desc="reading", unit=" images", leave=False, disable=None)
+    bar = progress_bar(files, desc="reading", unit=" images")
     read = [read_voxels(path, channels, reading) if volumes else _picture(path, size, channels) for path in bar]
     images, grids = zip(*read, strict=True)
     _refuse_mixed(files, images)
@@ -262,7 +262,7 @@ def _explain(
     batch_size: int,
 ) -> list[Shown]:
     shown: list[Shown] = []
-    bar = tqdm(total=len(items) * len(explainers), desc="explaining", unit=" maps", leave=False, disable=None)
+    bar = progress_bar(total=len(items) * len(explainers), desc="explaining", unit=" maps")
     with bar, evaluating(model):
         for start in range(0, len(items), batch_size):
             batch = items[start : start + batch_size]

@@ -25,7 +25,6 @@ from sightline.explainers.names import named, spelt
 from sightline.objectives import Objective
 from sightline.words import plain
 
-
 SAME_IMAGES = ("Propagated", "Adopted", "Swapped")
 """Datasets that show another's images, with masks that nobody drew or on each other's backgrounds."""
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from sightline.annotate.canvas import Canvas, Place, read_mask
 from sightline.annotate.notes import Notes
@@ -19,6 +18,7 @@ from sightline.files import relative, sweep, write_text
 from sightline.guidance import coco
 from sightline.listing import Entry, find_root, list_entries, mask_path, words
 from sightline.pictures import size_of
+from sightline.progress import progress_bar
 from sightline.regions import MaskFile
 
 NOTEBOOK = "annotations"
@@ -44,7 +44,7 @@ class Project:
         self.folder = folder = find_root(str(folder))
         self.entries = list_entries(folder)
         self.keys = [relative(entry.image, folder) for entry in self.entries]
-        bar = tqdm(self.entries, desc="measuring", unit=" images", leave=False, disable=None)
+        bar = progress_bar(self.entries, desc="measuring", unit=" images")
         self.sizes = [size_of(entry.image) for entry in bar]
         self.annotated = [entry.region is not None for entry in self.entries]
         self.notes = Notes(folder / NOTEBOOK / "verdicts.csv", self.keys)

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from tqdm import tqdm
 
 from sightline.compat import require
 from sightline.data.archive import Archive
@@ -17,6 +16,7 @@ from sightline.data.base import Size
 from sightline.errors import SightlineError
 from sightline.listing import Entry
 from sightline.pictures import Flags
+from sightline.progress import progress_bar
 from sightline.published import matlab, required, whole_groups
 from sightline.regions import AsBox, Region
 
@@ -87,7 +87,7 @@ class BrainMRI(Archive):
 
     def listed(self, folder: Path) -> list[Entry]:
         files = numbered(folder, self.home)
-        entries = [self._entry(path) for path in tqdm(files, desc="reading labels", leave=False, disable=None)]
+        entries = [self._entry(path) for path in progress_bar(files, desc="reading labels")]
         if self.fold is None:
             return whole_groups(entries, SHARES)
         return as_folds(entries, folds(folder / "cvind.mat", self.home), self.fold)

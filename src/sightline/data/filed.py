@@ -6,13 +6,13 @@ from math import prod
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from sightline.data.base import Size, Source, pair
 from sightline.errors import SightlineError
 from sightline.files import bytes_in
 from sightline.listing import Entry, refuse_strangers, regions, words
 from sightline.pictures import Pixels, open_picture, resized, shrink
+from sightline.progress import progress_bar
 
 MEMORY = 1.5e9
 """Bytes of decoded images and masks that are kept; of a larger dataset every sample is read when it is needed."""
@@ -91,9 +91,7 @@ class Listed(Source):
 
     def _decode_all(self) -> list[tuple[Pixels, Pixels]]:
         """Decode everything once; keep it if it fits."""
-        progress = tqdm(
-            self._entries, desc=f"reading {self.name}/{self.split}", unit=" images", leave=False, disable=None
-        )
+        progress = progress_bar(self._entries, desc=f"reading {self.name}/{self.split}", unit=" images")
         decoded = map(self.decode, progress)
         masks = 1 if self.labels.ndim == 1 else len(self.classes)
         fits = len(self) * prod(self.size) * (self.channels + masks) <= MEMORY

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from sightline.data.archive import SPLITS, Archive
 from sightline.data.base import Size, at_least
 from sightline.errors import SightlineError
 from sightline.listing import Entry
 from sightline.pictures import image_files, open_image, subfolders
+from sightline.progress import progress_bar
 from sightline.published import required
 from sightline.regions import MaskFile, Union
 
@@ -65,7 +65,7 @@ class LIDC(Archive):
             for patient in subfolders(required(folder / split / "images", self.home))
             for image in image_files(patient)
         ]
-        return [self._entry(*found) for found in tqdm(images, desc="reading labels", leave=False, disable=None)]
+        return [self._entry(*found) for found in progress_bar(images, desc="reading labels")]
 
     def named(self, folder: Path) -> tuple[str, str]:
         return NONE, LESION

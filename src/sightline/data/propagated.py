@@ -8,13 +8,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from sightline.data.base import Source, at_least
 from sightline.data.segmenter import BATCH, UNet, fit, overlap, predict
 from sightline.data.subset import Drawn
 from sightline.errors import SightlineError
 from sightline.pictures import Flags
+from sightline.progress import progress_bar
 
 FEWEST = 5
 """Annotated images without which there is nothing to learn from."""
@@ -78,7 +78,7 @@ class Propagated(Drawn):
         held = torch.arange(len(known)) % 5 == 4
         net = fit(images[~held], masks[~held], self.steps, self.width, self.seed)
         self.agreement = float(overlap(predict(net, images[held]), masks[held]).mean())
-        for start in tqdm(range(0, len(unknown), BATCH), desc="drawing masks", leave=False, disable=None):
+        for start in progress_bar(range(0, len(unknown), BATCH), desc="drawing masks"):
             yield from self._found(net, unknown[start : start + BATCH])
         if self.agreement < DOUBTFUL:
             log.warning(

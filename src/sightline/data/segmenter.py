@@ -6,7 +6,8 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
+
+from sightline.progress import progress_bar
 
 BATCH = 32
 LEARNING_RATE = 3e-3
@@ -64,7 +65,7 @@ def fit(images: Tensor, masks: Tensor, steps: int, width: int = 16, seed: int = 
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.AdamW(net.parameters(), LEARNING_RATE)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, steps)
-        for _ in tqdm(range(steps), desc="learning the masks", unit=" steps", leave=False, disable=None):
+        for _ in progress_bar(range(steps), desc="learning the masks", unit=" steps"):
             image, mask = _batch(images, masks, generator)
             loss = mask_loss(net(image.contiguous(memory_format=torch.channels_last)), mask)
             optimizer.zero_grad()

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
-from tqdm import tqdm
 
 from sightline.data.archive import Archive
 from sightline.data.base import Size, fraction
@@ -17,6 +16,7 @@ from sightline.errors import SightlineError
 from sightline.files import whole_folder
 from sightline.listing import Entry, find_root, read_table
 from sightline.pictures import image_files, open_picture
+from sightline.progress import progress_bar
 from sightline.published import Table, required, table
 from sightline.regions import MaskFile
 
@@ -126,7 +126,7 @@ def build(
     chosen = below(2**31, draws[2])
     with whole_folder(out) as temporary:
         lines = ["id,class,split,group"]
-        for i, (path, _) in enumerate(tqdm(birds, desc="waterbirds", unit=" images", leave=False, disable=None)):
+        for i, (path, _) in enumerate(progress_bar(birds, desc="waterbirds", unit=" images")):
             bird, behind = BIRDS[label[i]], photographs[place[i]][chosen[i] % len(photographs[place[i]])]
             save(temporary, f"{bird}/{Path(path).stem}", folder, path, behind)
             lines.append(f"{Path(path).stem},{bird},{split[i]},{bird}/{PLACES[place[i]]}")

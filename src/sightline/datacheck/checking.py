@@ -7,7 +7,6 @@ from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from sightline.datacheck import findings as found
 from sightline.datacheck import regions
@@ -18,6 +17,7 @@ from sightline.datacheck.findings import Finding
 from sightline.datacheck.probes import Probe, Task, balanced, cross_validated, folds, probe, trainable
 from sightline.datacheck.samples import Sample, Samples
 from sightline.errors import SightlineError
+from sightline.progress import progress_bar
 
 PROBED = 2000
 """Images of the training split, and of each other split half as many, that probes read: more change no finding."""
@@ -84,10 +84,7 @@ def check(samples: Samples, max_images: int | None = None, seed: int = 0) -> Che
     rows = [samples.samples[i] for i in _spread(samples.samples, max_images or len(samples.samples), seed)]
     train = _trained_on(rows)
     probed = _probed(rows, train, seed)
-    facts = [
-        look(row, i in probed)
-        for i, row in enumerate(tqdm(rows, "checking", unit=" images", leave=False, disable=None))
-    ]
+    facts = [look(row, i in probed) for i, row in enumerate(progress_bar(rows, "checking", unit=" images"))]
     readable = np.array([i for i, of in enumerate(facts) if not of.broken], np.int64)
     twice = _copies(facts, readable)
     groups = _groups(rows, samples.several, seed)
@@ -208,7 +205,7 @@ def _probe(
     masked, some = task.of(views.masked)
     annotated = regions.part(views, some)
     total = len(judged) + len(filed) + len(references) + 2 * masked.enough + regions.GRID**2
-    progress = tqdm(total=total, desc="probing", leave=False, disable=None)
+    progress = progress_bar(total=total, desc="probing")
 
     def told(name: str, features: npt.NDArray[np.float64], of: Task = task) -> Probe:
         progress.update()
