@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from sightline import audit as audits
 from sightline.audit import Subject, _others, audit
 from sightline.compare import compare
-from sightline.data import Source
+from sightline.data import Folder, Source
 from sightline.errors import SightlineError
 from sightline.explainers import RISE, WBP, GradCAM, Gradient
-from sightline.metrics import CompositeAccuracy, ContentHeatmap, PerImage, PointingGame, content_heatmap
+from sightline.metrics import NQH, CompositeAccuracy, ContentHeatmap, PerImage, PointingGame, content_heatmap
 from sightline.models import last_linear, load
 from sightline.passes import record
 from sightline.scores import read_scores
@@ -167,6 +168,30 @@ def test_others_depend_on_the_image_alone(subject, single, tmp_path):
         audit(subject, single, tmp_path, metrics=[metric], batch_size=size)
         found.append(metric.seen.others[-1])
     assert torch.equal(*found)
+
+
+def test_kept_maps_are_of_the_same_network_and_size(tmp_path):
+    """Neither pool nor normalisation is among the weights, nor the size in the files."""
+    for number in range(4):
+        path = tmp_path / f"images/test/{'ab'[number % 2]}/{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (40, 40, 3), np.uint8)).save(path)
+
+    def fresh_and_kept(size=32, **changes):
+        torch.manual_seed(0)
+        model = load("sightline:cnn", num_classes=2, filters=[6, 8], **changes)
+        on, subject = Folder(str(tmp_path / "images"), "test", size=size), Subject(model, "run", "cnn")
+        return [
+            audit(subject, on, tmp_path / "out", metrics=[NQH()], maps=maps)["metrics"]["nqh"]
+            for maps in (None, tmp_path / "maps", tmp_path / "maps")
+        ]
+
+    found = [fresh_and_kept(), fresh_and_kept(pool="max"), fresh_and_kept(mean=[0.2] * 3), fresh_and_kept(size=16)]
+    assert len({fresh["value"] for fresh, *_ in found}) == 4
+    for fresh, made, again in found:
+        assert made == again
+        assert made["value"] == pytest.approx(fresh["value"], abs=1e-3)
+    assert len(list((tmp_path / "maps").iterdir())) == 4
 
 
 def test_maps_are_kept_and_found_again(subject, single, tmp_path, monkeypatch):

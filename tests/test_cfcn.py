@@ -153,6 +153,16 @@ def test_unlabelled_images_have_no_map_of_their_own(variant):
     assert guided(own)[1]["cfcn"] == guided(own._replace(has_mask=own.label >= 0))[1]["cfcn"]
 
 
+@pytest.mark.parametrize("absent", ["ignore", "literal"])
+@pytest.mark.parametrize(("variant", "shared"), [("F", False), ("C", False), ("C", True)])
+def test_images_whose_several_labels_are_hidden_count_nothing(variant, shared, absent):
+    batch = several(shared=shared)._replace(has_mask=torch.ones(6).bool())
+    batch.label[3:] = -1
+    guided = Guided(double(Deep()), [CE(), CFCN(variant, absent=absent)], 12)
+    shown = batch._replace(has_mask=torch.arange(6) < 3)
+    assert guided(batch)[1]["cfcn"] == guided(shown)[1]["cfcn"] > 0
+
+
 @pytest.mark.parametrize("variant", ["F", "C"])
 @pytest.mark.parametrize(("net", "shape"), [(Volume, (1, 6, 8, 8)), (Views, (3, 1, 8, 8))])
 def test_volumes_and_views(net, shape, variant):

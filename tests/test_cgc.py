@@ -103,6 +103,18 @@ def test_without_unlabelled_images_the_term_is_zero_and_statistics_learn_nothing
         torch.testing.assert_close(got, wanted)
 
 
+@pytest.mark.parametrize("label", [(0, 1, 0, 1), (0, 1, 0, -1)])
+def test_batchnorm_of_one_value_per_channel_gets_two_images(label):
+    """The second one's view stands in, and does not count."""
+    body = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1))
+    model = double(torch.nn.Sequential(*body, torch.nn.Flatten(), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 3)))
+    shapes = seen_by(model)
+    loss, found = terms(model.train(), batch(label), CE(), CGC(on="unlabelled"))
+    assert shapes[1:] == [4, 2]
+    assert found["cgc"] == 0  # one view has no other to be told from
+    loss.backward()
+
+
 def test_official_on_unlabelled_images_classifies_another_crop_of_the_labelled():
     model = double(Residual()).eval()
     mixed = batch((0, -1, 2, -1, -1, 1))

@@ -291,6 +291,12 @@ def test_mistakes_are_named_and_leave_nothing(home, capsys, breaks, arguments, m
     assert sorted(home.rglob("*")) == before
 
 
+def test_hidden_labels_are_not_fitted():
+    data = Habitats(per_digit=1, size=24, label_fraction=0.25)
+    for by in ("groups", "classes"):
+        assert ((cells(data, by) != "") == data.has_label).all()
+
+
 def test_training_images_are_warned_of(home, caplog):
     dfr("runs/plain", "new", split="train", rounds=1)
     assert "a held-out split serves better" in caplog.text

@@ -233,6 +233,31 @@ def test_jtt_leaves_unlabelled_images_out(tmp_path):
     torch.testing.assert_close(guided(images)[0], guided(batch(kept))[0])
 
 
+def test_jtt_does_not_count_images_that_nobody_labelled(tmp_path, caplog):
+    audited(tmp_path / "errors", correct=[1, 1, 1, 0, 0, 0, 0, 0])
+    objective = JTT(tmp_path / "errors", upweight=20)
+    objective.meet(GROUPS, IDS, [True] * 4 + [False] * 4)
+    torch.testing.assert_close(objective.factor[:4], torch.tensor([1.0, 1, 1, 20]) / (23 / 4))
+    assert not caplog.text
+    objective.meet(GROUPS, IDS, [True] * 3 + [False] * 5)
+    assert objective.factor[:3].tolist() == [1, 1, 1]
+    assert "got no training image wrong" in caplog.text
+
+
+def test_the_adjustment_counts_images_with_a_label():
+    objective = met(GroupDRO(adjustment=1.0))
+    objective.meet(GROUPS, IDS, [name != "" for name in GROUPS])
+    assert objective.size.tolist() == [0, 3, 3, 1]
+    assert torch.isfinite(Guided(double(Residual()).eval(), [objective], 12).double()(batch())[0])
+
+
+def test_group_means_are_the_same_under_autocast():
+    losses, group = torch.rand(64), torch.arange(64) % 3
+    expected = group_means(losses, group, group >= 0, 3)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(group_means(losses, group, group >= 0, 3)[0], expected, rtol=0, atol=0)
+
+
 def met(objective, groups=GROUPS, ids=IDS):
     objective.meet(groups, ids)
     return objective

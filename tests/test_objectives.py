@@ -341,10 +341,38 @@ def test_multi_label_cross_entropy():
     )
 
 
+def test_multi_label_images_whose_labels_are_hidden_do_not_count():
+    logits, label = torch.randn(4, 3, requires_grad=True), torch.rand(4, 3).round()
+    known, label[2] = [0, 1, 3], -1
+    expected = F.binary_cross_entropy_with_logits(logits[known], label[known])
+    loss = objectives.base.classification_loss(logits, label)
+    each = objectives.base.image_losses(logits, label)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(each.sum() / 3, expected)
+    assert each[2] == 0
+    assert torch.autograd.grad(loss, logits)[0][2].eq(0).all()
+    nobody = objectives.base.classification_loss(logits, torch.full_like(label, -1))
+    assert nobody == 0
+    assert nobody.requires_grad
+
+
+def test_smoothed_labels_by_hand():
+    logits = torch.tensor([[1.5, -0.5]])
+    several = torch.tensor([[1.0, 0.0]])
+    expected = F.binary_cross_entropy_with_logits(logits, torch.tensor([[0.95, 0.05]]))
+    for loss in (objectives.base.classification_loss, objectives.base.image_losses):
+        torch.testing.assert_close(loss(logits, several, 0.1).mean(), expected)
+        torch.testing.assert_close(
+            loss(logits, torch.tensor([0]), 0.1).mean(), F.cross_entropy(logits, torch.tensor([[0.95, 0.05]]))
+        )
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: CE(weight=-1), "not negative"),
+        (lambda: CE(smoothing=1), r"CE\(smoothing=1\): expected a number in \[0, 1\)"),
+        (lambda: ContextSwap(smoothing=-0.1), r"ContextSwap\(smoothing=-0.1\): expected"),
         (lambda: CFCN(weight=math.nan), "finite"),
         (lambda: CGC(tau=0), "above 0"),
         (lambda: Guided(Deep(), []), "objectives is empty"),

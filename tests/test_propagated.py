@@ -6,7 +6,7 @@ import torch
 import yaml
 
 from sightline import recipe
-from sightline.data import Fraction, Propagated, Source
+from sightline.data import Episode, Fold, Fraction, Propagated, Source
 from sightline.data.segmenter import UNet, fit, mask_loss, overlap, predict
 from sightline.errors import SightlineError
 from sightline.pictures import Flags
@@ -121,6 +121,14 @@ def test_drawn_masks_are_not_hidden_again(propagated: Propagated) -> None:
     for data in (propagated, Fraction(propagated)):
         with pytest.raises(SightlineError, match="Fraction would hide masks that Propagated has drawn"):
             Fraction(data, mask_fraction=0.5)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda data: Fraction(data, images=0.5), lambda data: Episode(data, shots=2), lambda data: Fold(data, 3)]
+)
+def test_masks_drawn_from_images_that_are_left_out_are_refused(propagated: Propagated, make) -> None:
+    with pytest.raises(SightlineError, match=r"trains on other images than Propagated .* inside Propagated"):
+        make(propagated)
 
 
 def test_a_recipe_builds_it(tmp_path) -> None:

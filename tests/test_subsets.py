@@ -152,6 +152,17 @@ def test_groups_may_be_left_apart(data: Folder) -> None:
     assert set(Fold(data, folds=5, grouped=False).on("test").groups) == set(SITES)
 
 
+def test_groups_that_are_parts_of_a_class_are_warned_of(data: Folder, caplog: pytest.LogCaptureFixture) -> None:
+    Fold(data, folds=3)
+    assert not caplog.text
+    habitats = Habitats(size=24, per_digit=1)
+    Fold(habitats, folds=3, grouped=False)
+    assert not caplog.text
+    Fold(habitats, folds=3)
+    assert "the groups of Habitats are parts of a class" in caplog.text
+    assert "grouped=false" in caplog.text
+
+
 def test_masks_of_a_fold_are_hidden_in_training_only(data: Folder) -> None:
     fold = Fold(data, folds=3, mask_fraction=0.5, label_fraction=0.5)
     assert fold.has_mask.sum() == round((fold.labels == 0).sum() / 2)

@@ -123,6 +123,13 @@ def test_settings(config, tmp_path, overrides):
     assert all(torch.isfinite(value).all() for value in weights(out).values())
 
 
+def test_an_epochs_last_batches_are_averaged_however_few_they_are(config, tmp_path):
+    settings = ("training.epochs=2", "training.batch_size=1000", "optimizer.name=sgd")  # one batch an epoch
+    one, four = (train(config(*settings, f"training.accumulate={count}"), tmp_path / str(count)) for count in (1, 4))
+    for name, value in weights(one).items():
+        assert torch.equal(value, weights(four)[name]), name
+
+
 def test_validation_may_be_rarer(config, tmp_path):
     out = train(config("training.epochs=3", "training.validate_every=2", objectives=["CE"]), tmp_path / "run")
     with (out / "metrics.csv").open() as file:

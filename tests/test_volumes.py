@@ -428,7 +428,7 @@ def test_an_audit_shows_the_slice_with_the_evidence(root, model):
         "data": {"class_path": "Volumes", "init_args": {"root": str(root), "size": [9, 6, 12]}},
         "model": {"spec": model},
         "objectives": ["CE"],
-        "training": {"epochs": 1, "batch_size": 2},
+        "training": {"epochs": 1, "batch_size": 2, "channels_last": True},
     }
     Path("recipe.yaml").write_text(yaml.safe_dump(settings))
     assert main(["train", "recipe.yaml", "--out", "run"]) == 0

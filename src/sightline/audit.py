@@ -97,8 +97,8 @@ def audit(
         batch_size: images in memory at a time.
         level: of the intervals.
         file: format of the scores.
-        maps: a folder in which maps are kept, and from which they are taken where weights, data, target and explainer
-            are the same.
+        maps: a folder in which maps are kept, and from which they are taken where model, data, size, target and
+            explainer are the same.
 
     Returns:
         What summary.json holds.
@@ -114,7 +114,9 @@ def audit(
     gallery, logits = _Gallery(data, rows), []
     others = any("others" in metric.needs for metric in metrics)
     content = data.hash()
-    weights = {"weights": fingerprint(subject.model)} if maps else {}
+    # The data's hash is that of its files; as which samples the model sees them is part of the model here.
+    samples = data.size, data.channels, data.views, data.reading
+    weights = {"weights": fingerprint(subject.model, *samples)} if maps else {}
     made_of = weights | {"data": content, "target": target}
     with evaluating(subject.model), ExitStack() as files:
         for panel in panels:

@@ -199,7 +199,7 @@ def cells(data: Source, by: Literal["groups", "classes"]) -> Names:
     names = np.array(data.classes)[data.labels]
     if by == "groups":
         names = np.array([_cell(*pair) for pair in zip(names, data.groups, strict=True)])
-    return np.where(data.labels >= 0, names, "")
+    return np.where((data.labels >= 0) & data.has_label, names, "")
 
 
 def _cell(name: str, group: str) -> str:

@@ -2,9 +2,11 @@
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,14 @@ from sightline.errors import SightlineError
 from sightline.files import write_json
 
 
-def fingerprint(model: nn.Module) -> str:
-    """SHA-256 over the names and bytes of a model's weights and buffers."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
+def fingerprint(model: nn.Module, *seen: object) -> str:
+    """SHA-256 over a model's modules as it prints them, its weights and buffers, and what else there is to tell apart.
+
+    The pool is among the modules, and the normalisation among the buffers, but neither among the weights.
+    """
+    told = re.sub(r" at 0x\w+", "", repr((model, seen)))
+    digest = hashlib.sha256(told.encode())
+    for name, value in chain(model.named_parameters(), model.named_buffers()):
         digest.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

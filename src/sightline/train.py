@@ -29,7 +29,7 @@ from sightline.loading import BalancedSampler, MixedSampler, Seeded, divided, pl
 from sightline.models import Classifier, last_linear, save
 from sightline.objectives import Guided
 from sightline.objectives.base import classification_loss
-from sightline.passes import logits_of
+from sightline.passes import logits_of, rank
 from sightline.recipe import Recipe, build, differences, dump
 from sightline.seeds import reseed
 from sightline.types import Batch
@@ -43,6 +43,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressB
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger  # noqa: E402
 
 CHECKPOINT = "checkpoint.ckpt"
+LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
 def train(
@@ -80,9 +81,10 @@ def train(
     if _finished(out, dump(config), resume):
         return out
     torch.manual_seed(config.seed)
+    # Ahead of the data: networks that draw masks compute with as many threads as the training does.
+    if config.training.threads is not None:
+        torch.set_num_threads(config.training.threads)
     recipe = build(config)
-    if recipe.training.threads is not None:
-        torch.set_num_threads(recipe.training.threads)
     checkpoint = out / CHECKPOINT
     start = checkpoint if resume and checkpoint.exists() else None
     kept = torch.load(start, weights_only=True, mmap=True) if start else {"global_step": 0, "epoch": -1}
@@ -136,7 +138,7 @@ class Module(L.LightningModule):
         self.recipe, self.first = recipe, first
         self.guided = Guided(recipe.classifier(), recipe.objectives, recipe.data.size)
         met = self._data("train")
-        self.guided.meet(met.groups.tolist(), met.ids)
+        self.guided.meet(met.groups.tolist(), met.ids, met.has_label.tolist())
         if recipe.training.unlabelled_batch_size:
             divided(met.has_label)
         if recipe.training.balance:
@@ -145,8 +147,9 @@ class Module(L.LightningModule):
         if recipe.training.augment:
             Augmented(met, recipe.training.augment, met.channels)
         self.earlier, self.began = 0.0, time.monotonic()
-        if recipe.training.channels_last:
-            self.guided.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.layout = LAYOUTS.get(rank(self.model)) if recipe.training.channels_last else None
+        if self.layout:
+            self.guided.to(memory_format=self.layout)  # type: ignore[call-overload]
 
     @property
     def model(self) -> Classifier:
@@ -172,7 +175,13 @@ class Module(L.LightningModule):
                     f"{kept}Lower optimizer.lr or set training.clip=1, and train into another --out."
                 )
         self.log_dict({"loss": loss.detach(), **terms}, prog_bar=True)
-        return loss
+        return loss * self._share(batch_idx)
+
+    def _share(self, batch_idx: int) -> float:
+        """What makes a mean of the gradients where an epoch ends before `accumulate` batches have come together."""
+        accumulate, batches = self.recipe.training.accumulate, int(self.trainer.num_training_batches)
+        left = batches % accumulate
+        return accumulate / left if batch_idx >= batches - left else 1.0
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Cross-entropy and, for one label per image, accuracy on the validation split."""
@@ -277,9 +286,9 @@ class Module(L.LightningModule):
         )  # fmt: skip
 
     def _laid_out(self, batch: Batch) -> Batch:
-        if not self.recipe.training.channels_last:
+        if self.layout is None or batch.image.ndim != rank(self.model) + 2:  # views lie side by side
             return batch
-        return batch._replace(image=batch.image.contiguous(memory_format=torch.channels_last))
+        return batch._replace(image=batch.image.contiguous(memory_format=self.layout))
 
 
 class Progress(TQDMProgressBar):

@@ -1,5 +1,6 @@
 """Cross-validation: each image is tested on once, and no group lies on both sides."""
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from sightline.data.habits import Integers
 from sightline.data.subset import Pooled, single
 from sightline.errors import SightlineError
 from sightline.pictures import Flags
+
+log = logging.getLogger(__name__)
 
 
 class Fold(Pooled):
@@ -49,6 +52,13 @@ class Fold(Pooled):
         self.grouped = grouped
         single(data)
         super().__init__(data, split, mask_fraction, label_fraction, seed)
+        own = [f"{self.classes[label]}/" for label in self.labels]
+        if grouped and any(map(str.startswith, self.groups.tolist(), own)):
+            log.warning(
+                "Fold: the groups of %s are parts of a class, such as %r, and a fold holds them whole, so that folds "
+                "differ in what they show. Where they are no patients or places, pass grouped=false.",
+                self.name, self.groups[0],
+            )  # fmt: skip
 
     def own_splits(self) -> tuple[str, ...]:
         return "train", "val", "test"

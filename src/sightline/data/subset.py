@@ -26,7 +26,8 @@ class Subset(Source):
         split, mask_fraction, label_fraction, seed: see `Source`. Masks and labels that `data` hides stay hidden.
 
     Raises:
-        SightlineError: masks would be hidden that nobody drew, those of a `Drawn`; or a split is left without images.
+        SightlineError: masks would be hidden that nobody drew, those of a `Drawn`, or images left out that they were
+            drawn from; or a split is left without images.
     """
 
     def __init__(
@@ -85,6 +86,8 @@ class Subset(Source):
         self._members = [(part, index) for part, indices in chosen for index in indices.tolist()]
         if not self._members:
             raise SightlineError(f"{type(self).__name__} leaves no image of {self.name} in {self.split!r}.")
+        if self.split == "train" and len(self._members) < len(self.part("train")):
+            _refuse_drawn(type(self).__name__, self.data)
         self.ids = tuple(self.name_of(*member) for member in self._members)
         self.labels = np.concatenate([part.labels[indices] for part, indices in chosen])
         self.groups = np.concatenate([part.groups[indices] for part, indices in chosen])
@@ -148,7 +151,8 @@ class Pooled(Subset):
     A subclass says in `select` which samples a split has.
 
     Raises:
-        SightlineError: the other dataset, or one in it, hides masks or labels, which may be ones to be tested on.
+        SightlineError: the other dataset, or one in it, hides masks or labels, which may be ones to be tested on, or
+            has masks that nobody drew.
     """
 
     def __init__(
@@ -159,6 +163,7 @@ class Pooled(Subset):
                 f"data: {type(self).__name__} splits {data.name} anew. Give mask_fraction and label_fraction to "
                 f"{type(self).__name__}, not to the data in it."
             )
+        _refuse_drawn(type(self).__name__, data)
         super().__init__(data, split, mask_fraction, label_fraction, seed)
 
     @abstractmethod
@@ -194,6 +199,14 @@ def hides(data: Source) -> bool:
 def drawn_by(data: Source) -> str | None:
     """The name of the `Drawn` that a dataset is, or is made of."""
     return next((type(each).__name__ for each in _made_of(data) if isinstance(each, Drawn)), None)
+
+
+def _refuse_drawn(who: str, data: Source) -> None:
+    if drawn := drawn_by(data):
+        raise SightlineError(
+            f"data: {who} trains on other images than {drawn} has drawn masks from, which know of those left out. "
+            f"Put {who} inside {drawn}."
+        )
 
 
 def _made_of(data: Source) -> Iterator[Source]:

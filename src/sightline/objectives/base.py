@@ -35,8 +35,14 @@ class Objective(nn.Module):
         """Settle which layers the explainers read in `model`, for images of `size`."""
         self.explainers = tuple(bind(explainer, model, size) for explainer in self.explainers)
 
-    def meet(self, groups: Sequence[str], ids: Sequence[str] = ()) -> None:
-        """Be told group and id of each training image, by `Batch.index`, before training starts; few want to know."""
+    def meet(self, groups: Sequence[str], ids: Sequence[str] = (), known: Sequence[bool] | None = None) -> None:
+        """Be told of each training image, by `Batch.index`, before training starts; few want to know.
+
+        Args:
+            groups: "" for none.
+            ids: of the images.
+            known: whether their label is shown; None for all.
+        """
 
     @property
     def taps(self) -> tuple[str, ...]:
@@ -64,26 +70,43 @@ def nonnegative(**weights: Weight) -> dict[str, Weight]:
 def classification_loss(logits: Tensor, label: Tensor, smoothing: float = 0.0) -> Tensor:
     """Cross-entropy for (B,) classes, mean binary cross-entropy for (B, classes) labels.
 
-    Images labelled -1 do not count; a batch of nothing else gives 0, still attached to the logits.
+    Images labelled -1 do not count; a batch of nothing else gives 0, still attached to the logits. Smoothing mixes
+    labels with the even answer, ``y (1 - smoothing) + smoothing / classes``, or ``/ 2`` for (B, classes).
     """
-    if label.ndim == 2:
-        return F.binary_cross_entropy_with_logits(logits, label)
-    known = label >= 0
+    known = labelled(label)
     if not bool(known.any()):
         return logits.sum() * 0
+    if label.ndim == 2:
+        return F.binary_cross_entropy_with_logits(logits[known], _smoothed(label[known], smoothing))
     return F.cross_entropy(logits[known], label[known], label_smoothing=smoothing)
 
 
 def image_losses(logits: Tensor, label: Tensor, smoothing: float = 0.0) -> Tensor:
     """(B,) `classification_loss` of each image by itself; 0 for those labelled -1."""
     if label.ndim == 2:
-        return F.binary_cross_entropy_with_logits(logits, label, reduction="none").mean(1)
+        target = _smoothed(label.clamp(min=0), smoothing)
+        return F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(1) * labelled(label)
     return F.cross_entropy(logits, label, ignore_index=-1, reduction="none", label_smoothing=smoothing)
+
+
+def _smoothed(label: Tensor, smoothing: float) -> Tensor:
+    return label * (1 - smoothing) + smoothing / 2
+
+
+def share(who: Objective, name: str, value: float) -> float:
+    """`value`, if it lies in [0, 1).
+
+    Raises:
+        SightlineError: it does not.
+    """
+    if not 0 <= value < 1:
+        raise SightlineError(f"{type(who).__name__}({name}={value}): expected a number in [0, 1).")
+    return value
 
 
 def labelled(label: Tensor) -> Tensor:
     """(B,) bool, which images count: all but those labelled -1."""
-    return label >= 0 if label.ndim == 1 else label.new_ones(len(label), dtype=torch.bool)
+    return label >= 0 if label.ndim == 1 else (label >= 0).all(1)
 
 
 def of_batch(known: Tensor, batch: Batch, who: str) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from sightline.explainers import GradCAM
 from sightline.explainers.arguments import one_of
 from sightline.maps import resize, resize_transposed
-from sightline.objectives.base import Objective, evidence, layer_maps, nonnegative, single_label
+from sightline.objectives.base import Objective, evidence, labelled, layer_maps, nonnegative, single_label
 from sightline.objectives.step import Step
 from sightline.objectives.weights import Weight
 from sightline.types import Batch
@@ -113,9 +113,9 @@ class CFCN(Objective):
 
     def _guided(self, batch: Batch) -> Tensor:
         """(B,) bool: an image with a mask and, where it has to be known of which class, a label."""
-        if batch.label.ndim == 2 or (self.variant == "F" and batch.mask.ndim < batch.image.ndim):
+        if self.variant == "F" and batch.mask.ndim < batch.image.ndim:
             return batch.has_mask
-        return batch.has_mask & (batch.label >= 0)
+        return batch.has_mask & labelled(batch.label)
 
     def _each_class(self, step: Step, batch: Batch) -> Tensor:
         """(B,) losses of eq. 3."""

@@ -113,9 +113,11 @@ class CGC(Objective):
         if self.on == "all":
             return slice(None), len(batch.image)
         single_label(step, batch, "CGC on unlabelled images")
-        rows = (batch.label < 0).nonzero().squeeze(1)
-        # Where there is none, one image stands in uncounted: all processes of a distributed run must do the same.
-        return (rows, len(rows)) if len(rows) else (slice(1), 0)
+        hidden = batch.label < 0
+        count = int(hidden.sum())
+        # Others stand in uncounted where there are fewer than two: all processes of a distributed run must do the
+        # same, and BatchNorm needs two values.
+        return hidden.argsort(descending=True, stable=True)[: max(count, 2)], count
 
     def _loss(self, anchors: Tensor, views: Tensor) -> Tensor:
         if self.negatives:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sightline.errors import SightlineError
-from sightline.objectives.base import Objective, image_losses, labelled, nonnegative, of_batch
+from sightline.objectives.base import Objective, image_losses, labelled, nonnegative, of_batch, share
 from sightline.objectives.ranks import sum_over_ranks, world
 from sightline.objectives.step import Step
 from sightline.objectives.weights import Weight
@@ -28,7 +28,8 @@ def group_means(losses: Tensor, group: Tensor, known: Tensor, groups: int) -> tu
         groups: their number; the mean of a group without an image is 0.
     """
     member = F.one_hot(group, groups).to(losses) * known.unsqueeze(1)
-    total, count = sum_over_ranks(torch.stack([losses.detach() @ member, member.sum(0)]))
+    # Not a product of matrices, which autocast would take in bfloat16.
+    total, count = sum_over_ranks(torch.stack([(losses.detach().unsqueeze(1) * member).sum(0), member.sum(0)]))
     return total / count.clamp(min=1), count
 
 
@@ -79,12 +80,12 @@ class GroupDRO(Objective):
         for name, value in {"step_size": step_size, "adjustment": adjustment}.items():
             if not 0 <= value < inf:
                 raise SightlineError(f"GroupDRO.{name} is {value}: expected a finite number that is not negative.")
-        self.step_size, self.adjustment, self.smoothing = step_size, adjustment, smoothing
+        self.step_size, self.adjustment, self.smoothing = step_size, adjustment, share(self, "smoothing", smoothing)
         self.register_buffer("q", torch.empty(0))
         self.register_buffer("group", torch.empty(0, dtype=torch.long), persistent=False)
         self.register_buffer("size", torch.empty(0), persistent=False)
 
-    def meet(self, groups: Sequence[str], ids: Sequence[str] = ()) -> None:
+    def meet(self, groups: Sequence[str], ids: Sequence[str] = (), known: Sequence[bool] | None = None) -> None:
         """Number the groups, and give all of them the same weight.
 
         Raises:
@@ -99,7 +100,8 @@ class GroupDRO(Objective):
             log.warning("GroupDRO: %d of %d images have no group; they form one of their own.", alone, len(groups))
         names = {name: number for number, name in enumerate(sorted(set(groups)))}
         self.group = torch.tensor([names[name] for name in groups], device=self.q.device)
-        self.size = self.group.bincount().to(self.q)
+        shown = self.group if known is None else self.group[torch.tensor(known, device=self.q.device)]
+        self.size = shown.bincount(minlength=len(names)).to(self.q)
         self.q = torch.full_like(self.size, 1 / len(names))
 
     def forward(self, step: Step, batch: Batch) -> dict[str, Tensor]:
@@ -107,7 +109,7 @@ class GroupDRO(Objective):
         group, known = of_batch(self.group, batch, "GroupDRO"), labelled(batch.label)
         mean, count = group_means(losses, group, known, len(self.q))
         if self.training:
-            loss = (mean + self.adjustment * self.size.rsqrt()).to(self.q)
+            loss = (mean + self.adjustment * self.size.clamp(min=1).rsqrt()).to(self.q)
             self.q.copy_(raised(self.q, loss, count > 0, self.step_size))
         # Each image's part in its group's mean; the mean over processes that follows divides by their number.
         part = world()[1] * self.q / count.clamp(min=1)

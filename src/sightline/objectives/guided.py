@@ -68,10 +68,10 @@ class Guided(nn.Module):
             loss = loss + (weight.at(name, terms, self.epoch) if isinstance(weight, Varying) else weight) * term
         return loss, terms
 
-    def meet(self, groups: Sequence[str], ids: Sequence[str] = ()) -> None:
-        """Tell the objectives what the training set knows of its images: group and id of each, by `Batch.index`."""
+    def meet(self, groups: Sequence[str], ids: Sequence[str] = (), known: Sequence[bool] | None = None) -> None:
+        """Tell the objectives what the training set knows of its images, by `Batch.index`; see `Objective.meet`."""
         for objective in self._each():
-            objective.meet(groups, ids)
+            objective.meet(groups, ids, known)
 
     def _each(self) -> list[Objective]:
         return list(cast(Iterable[Objective], self.objectives))

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from math import inf
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sightline.errors import SightlineError
-from sightline.objectives.base import Objective, image_losses, labelled, nonnegative, of_batch
+from sightline.objectives.base import Objective, image_losses, labelled, nonnegative, of_batch, share
 from sightline.objectives.ranks import pooled_mean
 from sightline.objectives.step import Step
 from sightline.objectives.weights import Weight
@@ -18,10 +19,10 @@ from sightline.types import Batch
 log = logging.getLogger(__name__)
 
 
-def upweighted(wrong: Tensor, upweight: float) -> Tensor:
-    """(N,) weights of mean 1: `upweight` where `wrong`, (N,) bool, and 1 elsewhere, divided by their mean."""
+def upweighted(wrong: Tensor, upweight: float, known: Tensor | None = None) -> Tensor:
+    """(N,) `upweight` where `wrong`, (N,) bool, and 1 elsewhere, divided by the mean over all, or those `known`."""
     weight = torch.where(wrong, upweight, 1.0)
-    return weight / weight.mean()
+    return weight / (weight if known is None else weight[known]).mean()
 
 
 class JTT(Objective):
@@ -30,9 +31,9 @@ class JTT(Objective):
     The first stage is a run of its own with CE, short or strongly regularised, so that it errs on the images that defy
     the shortcut; `sightline audit RUN --split train` then says which. The paper trains the second model on a set that
     holds each of those `upweight` times. Here every image is seen once an epoch, and its cross-entropy weighted by
-    ``w_i / mean(w)``, with w_i = `upweight` for them and 1 for the others, and the mean over the training set. The
-    expected gradient is that of the mean loss over the paper's set: the one of the weighted sum, divided by the mean
-    weight. An epoch has fewer steps than over there. Images labelled -1 are left out. Term: "jtt".
+    ``w_i / mean(w)``, with w_i = `upweight` for them and 1 for the others, and the mean over the training images whose
+    label is shown. The expected gradient is that of the mean loss over the paper's set: the one of the weighted sum,
+    divided by the mean weight. An epoch has fewer steps than over there. Images labelled -1 are left out. Term: "jtt".
 
     Args:
         errors: run directory of the first stage, audited on its training split, or that audit's directory.
@@ -57,25 +58,26 @@ class JTT(Objective):
         if not 1 <= upweight < inf:
             raise SightlineError(f"JTT.upweight is {upweight}: expected a finite number that is at least 1.")
         self.weights = nonnegative(jtt=weight)
-        self.errors, self.upweight, self.smoothing = errors, upweight, smoothing
+        self.errors, self.upweight, self.smoothing = errors, upweight, share(self, "smoothing", smoothing)
         # Saved with the state, so that a resumed run goes on with the errors it began with.
         self.register_buffer("factor", torch.empty(0))
 
-    def meet(self, groups: Sequence[str], ids: Sequence[str] = ()) -> None:
+    def meet(self, groups: Sequence[str], ids: Sequence[str] = (), known: Sequence[bool] | None = None) -> None:
         """Look up which of the training images the first model got wrong."""
         from sightline.scores import training_scores  # pandas takes a second to import
 
         scores = training_scores(self.errors, groups, ids, "JTT.errors")
-        wrong = torch.tensor((scores["correct"] == 0).to_numpy())
-        if len(wrong.unique()) == 1:
-            which = "every" if wrong[0] else "no"
+        shown = np.ones(len(scores), bool) if known is None else np.array(known)
+        wrong, scores = torch.tensor((scores["correct"] == 0).to_numpy()), scores[shown]
+        if scores["correct"].nunique() == 1:
+            which = "no" if scores["correct"].iloc[0] else "every"
             log.warning("JTT.errors: %s got %s training image wrong, so JTT is plain CE.", self.errors, which)
         elif unknown := [str(name) for name, right in scores["correct"].groupby(scores["label"]) if not right.any()]:
             log.warning(
                 "JTT.errors: %s has not learned %s, so that every image of it counts as an error. Train it longer.",
                 self.errors, ", ".join(unknown),
             )  # fmt: skip
-        self.factor = upweighted(wrong, self.upweight).to(self.factor)
+        self.factor = upweighted(wrong, self.upweight, torch.tensor(shown)).to(self.factor)
 
     def forward(self, step: Step, batch: Batch) -> dict[str, Tensor]:
         losses = image_losses(step.run(batch.image).logits, batch.label, self.smoothing)

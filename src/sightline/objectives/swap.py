@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sightline.explainers.arguments import number, one_of
 from sightline.maps import bounding_box, per_map
-from sightline.objectives.base import Objective, classification_loss, evidence, nonnegative
+from sightline.objectives.base import Objective, classification_loss, evidence, nonnegative, share
 from sightline.objectives.step import Step
 from sightline.objectives.weights import Weight
 from sightline.passes import rank
@@ -94,7 +94,7 @@ class ContextSwap(OtherContext):
         hide: Literal["box", "mask"] | None = None,
     ) -> None:
         super().__init__()
-        self.weights, self.smoothing = nonnegative(swap=weight), smoothing
+        self.weights, self.smoothing = nonnegative(swap=weight), share(self, "smoothing", smoothing)
         self.choose(outside, sigma, hide)
 
     def forward(self, step: Step, batch: Batch) -> dict[str, Tensor]:
