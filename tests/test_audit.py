@@ -266,7 +266,12 @@ def test_multilabel_audits_can_be_compared(subject, tmp_path):
     for one in (subject, other):
         audit(one, Blocks(SEVERAL), tmp_path / one.name)
     found = compare([tmp_path / "run", tmp_path / "other"], tmp_path / "compared")
-    assert set(found["differences"]["other"]) == {"f1_per_class", "f1_overall", "auroc", "ch", "pg"}
+    different = found["differences"]["other"]
+    assert set(different) == {"f1_per_class", "f1_overall", "auroc", "ch", "pg"}
+    assert (different["pg"]["test"], different["pg"]["n"]) == (
+        "paired bootstrap",
+        5,
+    )  # images, two of which have no mask
 
 
 def test_what_cannot_be_audited_is_refused(subject, single, tmp_path):

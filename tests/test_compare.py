@@ -17,7 +17,7 @@ from sightline import catalogue, stats
 from sightline.compare import compare, lost, table
 from sightline.errors import SightlineError
 from sightline.files import write_json
-from sightline.scores import Sample, read_scores, samples, summarise, write_scores
+from sightline.scores import Sample, read_scores, samples, summarise, summarise_curves, write_scores
 
 CLASSES = ["0", "NA", "cow, brown"]
 HASH = "c0ffee" * 10 + "abcd"
@@ -238,6 +238,27 @@ def test_large_data_are_resampled_less_often() -> None:
     assert samples(scores(), CLASSES)["auroc"].resamples == stats.RESAMPLES
     assert Sample(np.broadcast_to(0.0, (2000, 1000))).resamples == 500
     assert Sample(np.broadcast_to(0.0, (50_000, 1000))).resamples == 200
+
+
+def test_rows_of_one_image_are_resampled_together() -> None:
+    """Ten classes an image, all scored alike: no more is known than from one class of each."""
+    few = scores(60).drop(columns=["ch", "pg"])
+    hit = np.random.default_rng(5).random(60)
+    images = few.assign(image=few["id"], ch=hit, pg=(hit > 0.5).astype(float))
+    many = pd.concat([images.assign(id=images["id"] + f":{k}") for k in range(10)])
+    many.loc[many["id"] == "0000:3", "ch"] = np.nan
+    frames = {rows: frame.assign(index=range(len(frame))) for rows, frame in ((1, images), (10, many))}
+    found = {rows: summarise(frame, CLASSES)["metrics"] for rows, frame in frames.items()}
+    for metric in ("ch", "pg"):
+        one, ten = found[1][metric], found[10][metric]
+        assert ten["n"] == one["n"] == 60
+        assert ten["value"] == pytest.approx(frames[10][metric].mean(), rel=1e-9)
+        assert ten["high"] - ten["low"] == pytest.approx(one["high"] - one["low"], rel=0.2)
+    curves = np.stack([frames[10]["pg"], frames[10]["ch"]], 1)
+    told = summarise_curves({"x": ((0.0, 1.0), curves)}, image=pd.factorize(frames[10]["image"])[0])["x"]
+    assert told["n"] == 60
+    assert told["mean"][0] == pytest.approx(curves[~np.isnan(curves).any(1), 0].mean())
+    assert told["high"][0] - told["low"][0] == pytest.approx(found[1]["pg"]["high"] - found[1]["pg"]["low"], rel=0.2)
 
 
 # Comparisons --------------------------------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ def audit(
                 for metric in of_image.values():
                     metric.update(seen.evidence)
                 gallery.add(seen.evidence.index, panels[0].latest)
-            logits.append(run.logits.detach().double().cpu())
+            logits.append(run.logits.detach().cpu().double())
             _trim()
     for panel in panels:
         panel.warn(subject.name)
@@ -152,7 +152,7 @@ def audit(
         "versions": versions(),
         "level": level,
         **summarise(frame, data.classes, level=level),
-        "curves": summarise_curves(curves, level),
+        "curves": summarise_curves(curves, level, image=rows.image if rows.multi else None),
     }
     if one := summary["one_answer"]:
         log.warning(
@@ -449,7 +449,7 @@ def _emptiness(panel: _Panel, count: int) -> Array:
 def _spread(index: Tensor, values: Tensor, count: int) -> Array:
     """(R, ...) values at their rows, NaN at all others."""
     spread = np.full((count, *values.shape[1:]), np.nan)
-    spread[index.cpu().numpy()] = values.double().cpu().numpy()
+    spread[index.cpu().numpy()] = values.cpu().double().numpy()
     return spread
 
 

@@ -155,6 +155,9 @@ def _differences(a: Mapping[str, Sample], b: Mapping[str, Sample], level: float,
 
 
 def _difference(a: Sample, b: Sample, level: float, seed: int) -> dict[str, Any]:
+    if a.image is not None:
+        defined = a.defined & b.defined
+        a, b = a.among(defined), b.among(defined)
     found = paired_bootstrap(a.data, b.data, a.statistic, level, a.resamples, seed)
     entry = {"value": found.value, "low": found.low, "high": found.high, "p": found.p, "n": found.n}
     if not a.binary or found.value is None:

@@ -51,8 +51,8 @@ class MixedSampler(Sampler[int]):
     """Indices of `labelled` images with a label, then `unlabelled` ones without, batch after batch.
 
     An epoch is one pass over the labelled images in random order, shared out over the processes; an incomplete last
-    batch is dropped, unless there would be no other. The unlabelled images come in random order too, each of them once
-    before any comes again, in whichever process. All of it follows from the seed and the epoch.
+    batch is dropped, unless there would be no other. The unlabelled images come in random order too; within an epoch
+    each of them comes once before any comes again, in whichever process. All of it follows from the seed and the epoch.
 
     Args:
         has_label: (N,) bool, which images of the dataset show their label.

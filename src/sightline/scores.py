@@ -1,11 +1,12 @@
 """Per-image scores: one row per audited image, as a file and as the numbers that sum it up."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
@@ -150,7 +151,8 @@ def summarise(
     """The entries "metrics", "groups", "empty_maps" and "one_answer" of an audit's summary.
 
     Shares of images that are right or wrong (accuracy, worst_group, worst_class, pg) carry Wilson intervals, means of
-    other scores BCa bootstrap ones, all else (macro_f1, auroc) percentile ones. What is not defined is None; the worst
+    other scores BCa bootstrap ones, and shares too where images have several rows, which are resampled together; all
+    else (macro_f1, auroc) percentile ones. "n" counts images. What is not defined is None; the worst
     group and class as a whole, where none has `min_group` images.
 
     Raises:
@@ -177,16 +179,29 @@ def one_answer(frame: pd.DataFrame) -> dict[str, Any] | None:
 
 
 def summarise_curves(
-    curves: Mapping[str, tuple[Sequence[float], stats.Array]], level: float = 0.95, seed: int = 0
+    curves: Mapping[str, tuple[Sequence[float], stats.Array]],
+    level: float = 0.95,
+    seed: int = 0,
+    image: stats.Array | None = None,
 ) -> dict[str, Any]:
-    """By name: the places, the mean curve, the ends of its bootstrap interval at each place, and how many images."""
-    return {name: _mean_curve(axis, values, level, seed) for name, (axis, values) in curves.items()}
+    """By name: the places, the mean curve, the ends of its bootstrap interval at each place, and how many images.
+
+    Args:
+        curves: name -> (places, (n, p) curves).
+        level: of the intervals.
+        seed: of the bootstrap.
+        image: (n,) number of each curve's image; None where each has one.
+    """
+    return {name: _mean_curve(axis, values, level, seed, image) for name, (axis, values) in curves.items()}
 
 
-def _mean_curve(axis: Sequence[float], values: stats.Array, level: float, seed: int) -> dict[str, Any]:
-    known = values[~np.isnan(values).any(1)]
-    points = [stats.bootstrap(column, stats.means, level, 500, seed) for column in known.T]
-    return {"axis": list(axis), "n": len(known)} | {
+def _mean_curve(
+    axis: Sequence[float], values: stats.Array, level: float, seed: int, image: stats.Array | None
+) -> dict[str, Any]:
+    known = np.asarray(~np.isnan(values).any(1))
+    columns = [Sample(column, image=image).among(known) for column in values.T]
+    points = [stats.bootstrap(column.data, column.statistic, level, 500, seed) for column in columns]
+    return {"axis": list(axis), "n": points[0].n} | {
         end: [getattr(point, of) for point in points]
         for end, of in (("mean", "value"), ("low", "low"), ("high", "high"))
     }
@@ -194,12 +209,27 @@ def _mean_curve(axis: Sequence[float], values: stats.Array, level: float, seed: 
 
 @dataclass(frozen=True)
 class Sample:
-    """One metric's data, a row per image, and the statistic that makes a number of them."""
+    """One metric's data, a row per image or per class of an image, and the statistic that makes a number of them."""
 
     data: stats.Array
     statistic: stats.Statistic = stats.means
     binary: bool = False
     """Whether it is the share of ones among zeros and ones."""
+    image: stats.Array | None = None
+    """(n,) number of each row's image, where images have several: they are resampled as a whole."""
+
+    @property
+    def defined(self) -> npt.NDArray[np.bool_]:
+        """(n,) which rows of one score have it."""
+        return np.asarray(~np.isnan(self.data))
+
+    def among(self, defined: npt.NDArray[np.bool_]) -> "Sample":
+        """Of the rows that are `defined`, (n,) bool; rows of one image become one."""
+        if self.image is None:
+            return replace(self, data=self.data[defined])
+        _, number = np.unique(self.image[defined], return_inverse=True)
+        sums = np.bincount(number, self.data[defined]), np.bincount(number)
+        return Sample(np.column_stack(sums), stats.pooled_means)
 
     @property
     def resamples(self) -> int:
@@ -208,11 +238,12 @@ class Sample:
 
     def summary(self, level: float, seed: int) -> dict[str, Any]:
         """The metric with its interval, as JSON."""
-        known = self.data[~np.isnan(self.data)] if self.statistic is stats.means else self.data
-        if self.binary:
-            return _entry(stats.proportion_interval(int(known.sum()), len(known), level))
-        method: Literal["bca", "percentile"] = "bca" if self.statistic is stats.means else "percentile"
-        return _entry(stats.bootstrap(known, self.statistic, level, self.resamples, seed, method))
+        mean = self.statistic is stats.means
+        known = self.among(self.defined) if mean else self
+        if known.binary:
+            return _entry(stats.proportion_interval(int(known.data.sum()), len(known.data), level))
+        method: Literal["bca", "percentile"] = "bca" if mean else "percentile"
+        return _entry(stats.bootstrap(known.data, known.statistic, level, self.resamples, seed, method))
 
 
 def samples(frame: pd.DataFrame, classes: Sequence[str], min_group: int = MIN_GROUP) -> dict[str, Sample]:
@@ -222,8 +253,10 @@ def samples(frame: pd.DataFrame, classes: Sequence[str], min_group: int = MIN_GR
         SightlineError: a label or prediction that is no class, or a missing probability column.
     """
     decided = _several(frame, classes) if "image" in frame else _single(frame, classes, min_group)
+    image = pd.factorize(frame["image"])[0] if "image" in frame and frame["image"].duplicated().any() else None
     scored = {
-        str(name): Sample(frame[name].to_numpy(float), binary=metric(name).proportion) for name in score_columns(frame)
+        str(name): Sample(frame[name].to_numpy(float), binary=metric(name).proportion, image=image)
+        for name in score_columns(frame)
     }
     return decided | scored
 

@@ -70,7 +70,8 @@ class ContextSwap(OtherContext):
     """Cross-entropy on images whose background was replaced: an intervention on the shortcut. Term: "swap".
 
     Unlike a penalty on the map, it makes the background useless for the decision. Images without a mask stay as they
-    are. Under "swap" a batch of one has no other image and trains on itself.
+    are. Under "swap" a batch of one has no other image and trains on itself. To BatchNorm's running statistics the
+    images count like any others that are trained on.
 
     Where no training image breaks the shortcut, hide the evidence that comes along with the background: else an image
     shows two objects, and the habitat tells which of them does not count.

@@ -26,6 +26,7 @@ from sightline.stats.statistics import (
     macro_f1,
     means,
     multilabel_auroc,
+    pooled_means,
     worst_group,
 )
 from sightline.stats.values import Array, Difference, Interval
@@ -60,6 +61,7 @@ __all__ = [
     "paired_bootstrap",
     "paired_runs",
     "permutation",
+    "pooled_means",
     "proportion_interval",
     "rank_biserial",
     "seeds",

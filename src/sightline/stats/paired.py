@@ -47,9 +47,10 @@ def mcnemar(a_correct: npt.ArrayLike, b_correct: npt.ArrayLike) -> McNemar:
 def permutation(a: npt.ArrayLike, b: npt.ArrayLike, resamples: int = 9999, seed: int = 0) -> Test:
     """Mean of b - a over (n,) pairs, tested by giving each difference a random sign (Fisher 1935).
 
-    p is the share of the sign patterns whose mean is at least as far from 0: exact where there are no more than
-    `resamples` of them, else ``(1 + hits) / (1 + resamples)`` of drawn ones. Pairs with a NaN are left out. It rests on
-    no distribution, only on the differences being symmetric about 0 if the models are alike.
+    p is twice the share of the sign patterns whose mean lies at least as far on its side of 0: of all of them where
+    there are no more than `resamples`, else ``2 (1 + hits) / (1 + resamples)`` of drawn ones; 1 at most. Pairs with a
+    NaN are left out. It rests on no distribution, only on the differences being symmetric about 0 if the models are
+    alike.
 
     Raises:
         SightlineError: the two differ in length, or are not one-dimensional.
@@ -74,7 +75,7 @@ def wilcoxon(a: npt.ArrayLike, b: npt.ArrayLike) -> Test:
     """Wilcoxon's signed-rank test (1945) of b - a over (n,) pairs, for scores whose distribution has long tails.
 
     ``W = sum of the ranks of |b - a| where b > a``. Pairs that are equal, or hold a NaN, are left out, as Wilcoxon did;
-    p is exact for up to 50 pairs without ties and normal with a correction for ties else, and 1 where all are equal.
+    p is exact for up to 50 pairs, or 13 with ties, and normal with a correction for ties else; 1 where all are equal.
 
     Raises:
         SightlineError: the two differ in length, or are not one-dimensional.

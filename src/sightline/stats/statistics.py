@@ -17,6 +17,17 @@ def means(data: Array, rows: Rows) -> Array:
     return np.asarray(data[rows].mean(-1))
 
 
+def pooled_means(data: Array, rows: Rows) -> Array:
+    """(m,) means over all scores of each selection of images, which may have several.
+
+    Args:
+        data: (n, 2): the sum of an image's scores, and their number.
+        rows: (m, k).
+    """
+    total, count = np.moveaxis(data[rows].sum(1), -1, 0)
+    return _ratio(total, count)
+
+
 def macro_f1(data: Array, rows: Rows) -> Array:
     """(m,) macro-F1 over each selection of rows.
 
