@@ -1,5 +1,6 @@
 """Audits with any explainers and metrics in one pass, of one class per image and of several; what they leave behind."""
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -12,7 +13,7 @@ from sightline.compare import compare
 from sightline.data import Folder, Source
 from sightline.errors import SightlineError
 from sightline.explainers import RISE, WBP, GradCAM, Gradient
-from sightline.metrics import NQH, CompositeAccuracy, ContentHeatmap, PerImage, PointingGame, content_heatmap
+from sightline.metrics import FGSM, NQH, CompositeAccuracy, ContentHeatmap, PerImage, PointingGame, content_heatmap
 from sightline.models import last_linear, load
 from sightline.passes import record
 from sightline.scores import read_scores
@@ -272,6 +273,39 @@ def test_multilabel_audits_can_be_compared(subject, tmp_path):
         "paired bootstrap",
         5,
     )  # images, two of which have no mask
+
+
+def test_metrics_may_serve_one_audit_after_the_other(single, tmp_path):
+    """Of a map, and of none."""
+    made = [load("sightline:cnn", num_classes=3, filters=[6, 8]) for _ in range(2)]
+    subjects = [Subject(model, f"run{number}", "cnn") for number, model in enumerate(made)]
+    shared = [ContentHeatmap(), FGSM(epsilons=[32])]
+    shared[0].update(
+        Evidence(*[torch.ones(2, 4, 4)] * 2, torch.ones(2).bool(), torch.zeros(2, 3), *[torch.arange(2)] * 2)
+    )
+    for subject in subjects:
+        again = audit(subject, single, tmp_path, metrics=shared)["metrics"]
+        assert again == audit(subject, single, tmp_path, metrics=[ContentHeatmap(), FGSM(epsilons=[32])])["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"target": "predicted"}, "target='predicted'.*Did you mean 'prediction'"), ({"file": "json"}, "file='json'")],
+)
+def test_words_are_checked_ahead_of_all_work(subject, single, tmp_path, arguments, message, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as for users
+    with pytest.raises(SightlineError, match=message):
+        audit(subject, single, tmp_path / "out", **arguments)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("damage", [float("nan"), float("inf")])
+def test_a_model_that_answers_nan_is_refused(subject, single, tmp_path, damage):
+    with torch.no_grad():
+        subject.model.get_parameter(f"{last_linear(subject.model)}.bias")[1] = damage
+    with pytest.raises(SightlineError, match="answers NaN or infinity to Blocks/test/000: its training has diverged"):
+        audit(subject, single, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_cannot_be_audited_is_refused(subject, single, tmp_path):

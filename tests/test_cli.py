@@ -98,17 +98,22 @@ def test_parquet_equals_csv(home):
     pd.testing.assert_frame_equal(pd.read_csv(home / "a/test/scores.csv"), frame, check_dtype=False)
 
 
-def test_a_model_of_ones_own_on_a_folder(home):
+def test_a_model_of_ones_own_on_a_folder(home, capsys):
     (home / "net.py").write_text(
         "from torch import nn\ndef net(num_classes):\n"
         "    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes)\n"
         "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), *head)\n"
     )
-    assert main(["audit", "file:net.py:net", "--data", "data", "--size", "32", "--out", "mine"]) == 0
-    assert (
-        json.loads((home / "mine/test/summary.json").read_text())["explainer"]
-        == "GradCAM(layer='net.1', elementwise=True)"
+    command = ["audit", "file:net.py:net", "--data", "data", "--size", "32", "--out", "mine"]
+    assert main(command) == 0
+    assert "sees (image - mean) / std, with mean=[0.5], std=[0.25], or what --mean and --std say" in (
+        capsys.readouterr().err
     )
+    assert main([*command, "--mean", "0.1", "0.2", "0.3", "--std", "1"]) == 0
+    assert not capsys.readouterr().err
+    summary = json.loads((home / "mine/test/summary.json").read_text())
+    assert summary["explainer"] == "GradCAM(layer='net.1', elementwise=True)"
+    assert summary["normalise"] == {"mean": pytest.approx([0.1, 0.2, 0.3]), "std": [1]}
 
 
 def test_the_data_of_a_run_at_another_size(home):
@@ -117,9 +122,10 @@ def test_the_data_of_a_run_at_another_size(home):
         assert gallery["image"].shape[1:3] == (40, 40)
 
 
-def test_a_dataset_by_name(home):
+def test_a_dataset_by_name(home, capsys):
     data = ["--data", "Habitats:per_digit=1,size=24", "--split", "shifted"]
     assert main(["audit", "sightline:cnn", *data, "--out", "named"]) == 0
+    assert "sightline:cnn has random weights" in capsys.readouterr().err
     assert json.loads((home / "named/shifted/summary.json").read_text())["data"]["name"] == "Habitats"
 
 
@@ -148,7 +154,7 @@ def test_layers_of_a_run_are_those_at_its_size(home, capsys):
     [
         (["train", "guided.yaml", "--epochs", "1"], "Settings of a recipe have no dashes: training.epochs=1."),
         (["train", "guided.yaml", "--resumee"], "Did you mean '--resume'?"),
-        (["audit", "runs/plain", "--splits", "test"], "Did you mean '--split'?"),
+        (["audit", "runs/plain", "--splits", "test"], "Did you mean '--split'"),
     ],
 )
 def test_options_that_are_none_are_named(home, capsys, arguments, message):
@@ -232,11 +238,12 @@ def test_bad_data_stops_before_anything_is_trained(home, capsys, breaks, message
         (["audit", "torchvision:resnet18"], "pass --data"),
         (["compare", "runs/plain", "data"], "data holds no audit"),
         (["audit", "runs/plane"], "no run directory runs/plane"),
-        (["audit", "runs/plain", "--data", "data"], "brings its data and weights"),
+        (["audit", "runs/plain", "--data", "data"], "brings its data, weights and normalisation"),
         (["report", "data"], "no comparison.json, summary.json or matrix.json"),
         (["layers", "torchvision:resnet81"], "Did you mean"),
         (["audit", "runs/plain", "--metrics", "nqh:size=half"], "Expected one of 'double', 'same'"),
         (["audit", "timm:resnet18", "--data", "data"], "pass --out"),
+        (["audit", "file:runs/plain", "--data", "data", "--out", "x", "--mean", "0"], "leave mean out"),
         (["audit", "timm:resnet18", "--data", "data", "--override", "data.size=8"], "no recipe to override"),
         (["audit", "runs/plain", "--override", "data.sice=8"], "Did you mean 'size'"),
     ],

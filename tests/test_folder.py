@@ -61,6 +61,15 @@ def edit(root: Path, before: str, after: str) -> None:
     table.write_text(text.replace(before, after, 1))
 
 
+def test_masks_that_are_called_otherwise_are_counted(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save(root / "masks/dog/dog0.jpg", box())
+    save(root / "masks/dog1.png", box())
+    (root / "masks/notes.txt").write_text("of the dogs")
+    Folder(str(root), size=8)
+    said = "2 masks in the folder belong to no line and are left out. A mask is called masks/<class>/<id>.png."
+    assert said in caplog.text
+
+
 def test_a_folder_is_read_as_its_table_says(root: Path) -> None:
     train = Folder(str(root), size=(20, 30))
     assert (train.name, train.splits, train.classes) == (root.name, ("train", "val", "test"), ("cat", "dog"))

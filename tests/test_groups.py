@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -256,6 +257,30 @@ def test_group_means_are_the_same_under_autocast():
     expected = group_means(losses, group, group >= 0, 3)[0]
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(group_means(losses, group, group >= 0, 3)[0], expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("groups", [[0, 1] * 4, torch.tensor([0, 1] * 4), np.array([0, 1] * 4), ["0", "1"] * 4])
+def test_groups_may_be_numbers(groups, caplog):
+    guided = Guided(double(Residual()).eval(), [GroupDRO()], 12)
+    guided.meet(groups)
+    assert guided.objectives[0].group.tolist() == [0, 1] * 4
+    assert not caplog.text
+    guided.meet([None, 1] * 4)
+    assert "4 of 8 images have no group" in caplog.text
+
+
+def test_a_state_before_the_training_set_is_met_is_refused():
+    state = dro().state_dict()
+    with pytest.raises(SightlineError, match=r"state of GroupDRO .* call guided\.meet\(groups, ids\) ahead"):
+        Guided(double(Residual()).eval(), [GroupDRO()], 12).load_state_dict(state)
+
+
+@pytest.mark.parametrize("ignored", [-1, -100])
+def test_any_negative_label_is_none(ignored):
+    images = batch()
+    images.label[[1, 2]] = ignored
+    kept = [0, 3, 4, 5, 6, 7]
+    assert dro()(images)[0].item() == pytest.approx(dro()(batch(kept))[0].item(), rel=1e-12)
 
 
 def met(objective, groups=GROUPS, ids=IDS):

@@ -106,6 +106,17 @@ def test_the_images_needed_are_the_images_that_show_it(generator: np.random.Gene
     assert 0.78 <= seen.mean() <= 0.83
 
 
+def test_mcnemar_refuses_predictions() -> None:
+    with pytest.raises(SightlineError, match="b_correct holds 3: expected 1 for right, 0 for wrong"):
+        stats.mcnemar([0, 1, 1], [0, 3, 1])
+
+
+def test_lists_are_as_good_as_arrays() -> None:
+    assert stats.bootstrap([0.1, 0.2, 0.4]) == stats.bootstrap(np.array([0.1, 0.2, 0.4]))
+    a, b = [0.1, 0.2, 0.4], [0.2, 0.2, 0.3]
+    assert stats.paired_bootstrap(a, b) == stats.paired_bootstrap(np.array(a), np.array(b))
+
+
 def test_the_images_mcnemar_needs_are_the_images_that_show_it(generator: np.random.Generator) -> None:
     b, c = 0.05, 0.12
     n = stats.mcnemar_images_needed(b, c)

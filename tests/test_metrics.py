@@ -26,6 +26,7 @@ from sightline.metrics import (
     PointingGame,
     StochasticPointingGame,
     content_heatmap,
+    iou,
     pointing_game,
 )
 from sightline.metrics.names import GROUPS, named
@@ -220,6 +221,36 @@ def test_neither_batches_nor_order_nor_padding_matter(kind: type[PerImage]) -> N
     assert same(once.compute(), parts.compute())
     assert all(same(a.double(), b.double()) for a, b in zip(once.scores(), parts.scores(), strict=True))
     assert parts.undefined() == 2
+
+
+def test_places_in_a_batch_for_places_in_the_dataset_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    whole = evidence()
+    scored(ContentHeatmap(), whole, whole).compute()
+    assert not caplog.text
+    halves = [part(whole, rows)._replace(index=torch.arange(4)) for rows in (slice(0, 4), slice(4, 8))]
+    scored(ContentHeatmap(), *halves).compute()
+    assert "ContentHeatmap: images with the index of an earlier one have other scores" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("maps", "mask", "message"),
+    [
+        (torch.rand(2, 4, 4), torch.full((2, 4, 4), 255.0), r"masks lie between 255 and 255: expected \[0, 1\]"),
+        (torch.rand(1, 4, 4), torch.ones(2, 4, 4), r"maps of shape \(1, 4, 4\) do not fit masks of shape \(2, 4, 4\)"),
+    ],
+)
+def test_masks_that_do_not_fit_the_maps_are_refused(maps, mask, message, monkeypatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as for users
+    for score in (content_heatmap, pointing_game, iou):
+        with pytest.raises(SightlineError, match=message):
+            score(maps, mask)
+
+
+def test_masks_may_be_bools(monkeypatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    maps, mask = torch.rand(2, 4, 4), torch.rand(2, 4, 4) > 0.5
+    for score in (content_heatmap, pointing_game, iou):
+        assert same(score(maps, mask), score(maps, mask.float()))
 
 
 @pytest.mark.parametrize("kind", OF_MAP_AND_MASK)

@@ -136,11 +136,37 @@ def test_weights_from_disk(tmp_path):
     assert all(
         torch.equal(a, b) for a, b in zip(net.state_dict().values(), model.net.state_dict().values(), strict=True)
     )
-    with pytest.raises(SightlineError, match=r"w\.pt do not fit"):
+    lacks = r"w\.pt do not fit the network: it lacks layer1\.2\.bn1\.bias, .* and 93 more"
+    with pytest.raises(SightlineError, match=lacks):
         load_model("torchvision:resnet34", num_classes=3, weights=str(tmp_path / "w.pt"))
     torch.save(net, tmp_path / "whole.pt")
-    with pytest.raises(SightlineError, match=r"whole\.pt do not fit"):
+    with pytest.raises(SightlineError, match=r"whole\.pt hold more than tensors.* Save its state_dict"):
         load_model("torchvision:resnet18", num_classes=3, weights=str(tmp_path / "whole.pt"))
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"model": state, "optimizer": {}},
+        lambda state: {f"module.{name}": value for name, value in state.items()},
+        lambda state: {"state_dict": {f"net.{name}": value for name, value in state.items()} | {"loss.weight": IMAGE}},
+        lambda state: {f"_orig_mod.module.{name}": value for name, value in state.items()},
+    ],
+)
+def test_checkpoints_of_training_loops(tmp_path, wrapped):
+    net = load_model("sightline:cnn", num_classes=3, filters=[4, 8]).net
+    torch.save(wrapped(net.state_dict()), tmp_path / "w.pt")
+    model = load_model("sightline:cnn", num_classes=3, filters=[4, 8], weights=str(tmp_path / "w.pt"))
+    for name, value in net.state_dict().items():
+        assert torch.equal(model.net.state_dict()[name], value), name
+
+
+def test_timm_networks_normalise_as_their_weights_expect():
+    for name, mean in (("resnet18", 0.485), ("vit_tiny_patch16_224", 0.5)):
+        model = load_model(f"timm:{name}", num_classes=3)
+        assert model.normalise.mean[0] == pytest.approx(mean)
+    assert load_model("timm:vit_tiny_patch16_224", channels=1).normalise.std.tolist() == [0.25]
 
 
 def test_a_head_of_another_size_starts_afresh_and_says_so(tmp_path, caplog):

@@ -2,6 +2,7 @@
 
 import math
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -332,6 +333,55 @@ def test_a_term_without_a_weight_is_only_logged():
 def test_terms_that_are_missing_or_anothers_are_named(found):
     with pytest.raises(SightlineError, match="is missing, or another's"):
         Guided(double(Deep()), [CE(), Odd({"odd": 1.0}, found)], 12)(batch())
+
+
+MASKED = (lambda: CFCN(), lambda: ContextSwap(), lambda: Energy(), lambda: L1(), lambda: RRR())
+
+
+@pytest.mark.parametrize("make", MASKED)
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float16])
+def test_masks_and_flags_of_any_type(make, dtype):
+    guided, plain = Guided(double(Deep()), [CE(), make()], 12), batch()
+    mask = (plain.mask > 0.5).double()
+    torch.manual_seed(0)
+    expected = guided(plain._replace(mask=mask))[0]
+    torch.manual_seed(0)
+    other = plain._replace(mask=mask.to(dtype), has_mask=plain.has_mask.float())
+    torch.testing.assert_close(guided(other)[0], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda mask: mask * 255, r"masks lie between 0 and 255: expected \[0, 1\]"),
+        (lambda mask: mask[:1], r"masks of shape \(1, 12, 12\) do not fit images of shape \(6, 3, 12, 12\)"),
+        (lambda mask: mask.unsqueeze(1), r"Pass mask\.squeeze\(1\)"),
+        (lambda mask: mask[:, :3], r"masks of shape \(6, 3, 12\) do not fit"),
+        (lambda mask: mask.flatten(1), r"masks of shape \(6, 144\) do not fit"),
+        (lambda mask: mask[:, 0, 0], r"masks of shape \(6,\) do not fit"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused_where_they_are_read(change, message):
+    spoilt = batch()
+    spoilt = spoilt._replace(mask=change((spoilt.mask > 0.5).double().clone().index_fill_(1, torch.tensor([0]), 1)))
+    for make in MASKED:
+        with pytest.raises(SightlineError, match=message):
+            Guided(double(Deep()), [CE(), make()], 12)(spoilt)
+    Guided(double(Deep()), [CE(), CGC()], 12)(spoilt)
+
+
+def test_what_is_no_batch_is_refused(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as for users
+    with pytest.raises(SightlineError, match=r"takes a sightline\.types\.Batch, not a tuple without image, label"):
+        Guided(double(Deep()), [CE()], 12)((1, 2))
+
+
+@pytest.mark.parametrize(("scale", "told"), [(1, False), (255, True), (-4, True)])
+def test_images_that_are_normalised_already_are_warned_of_once(caplog, scale, told):
+    guided, images = Guided(double(Deep()), [CE()], 12), batch()
+    for _ in range(2):
+        guided(images._replace(image=images.image * scale))
+    assert caplog.text.count("where [0, 1] is expected. Leave normalisation to the model") == told
 
 
 def test_multi_label_cross_entropy():

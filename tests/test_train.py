@@ -130,6 +130,11 @@ def test_an_epochs_last_batches_are_averaged_however_few_they_are(config, tmp_pa
         assert torch.equal(value, weights(four)[name]), name
 
 
+def test_guidance_without_masks_is_warned_of(config, tmp_path, caplog):
+    train(config("training.epochs=1", "data.mask_fraction=0", objectives=["CE", "CFCN", "CGC"]), tmp_path / "run")
+    assert "no training image of Habitats has a mask: CFCN will learn nothing" in caplog.text
+
+
 def test_validation_may_be_rarer(config, tmp_path):
     out = train(config("training.epochs=3", "training.validate_every=2", objectives=["CE"]), tmp_path / "run")
     with (out / "metrics.csv").open() as file:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from sightline import __version__, models, recipe
 from sightline.data import Source
-from sightline.errors import SightlineError
+from sightline.errors import SightlineError, did_you_mean
 from sightline.explainers import Explainer, GradCAM, bind
 from sightline.explainers.base import mapped
 from sightline.explainers.names import told_apart
@@ -107,6 +107,9 @@ def audit(
         SightlineError: unlabelled data, classes that do not fit the model's, no layer that can be explained, a metric
             that does not suit the data, or a folder that cannot be written.
     """
+    for argument, value, words in (("target", target, ("label", "prediction")), ("file", file, ("csv", "parquet"))):
+        if value not in words:
+            raise SightlineError(f"audit: {argument}={value!r}. {did_you_mean(str(value), words)}")
     rows = _rows(data, target)
     out = Path(out)
     metrics = metrics or (ContentHeatmap(), PointingGame(margin=scaled_margin(data.size, margin)))
@@ -124,13 +127,13 @@ def audit(
             panel.stored = files.enter_context(stored(Path(maps) if maps else None, of_panel, len(rows.image)))
         for batch in progress_bar(DataLoader(data, batch_size), desc=f"audit {subject.name} on {data.split}"):
             run = _recorded(subject.model, batch, panels)
+            logits.append(_answers(run, data, batch.index))
             for seen in _seen(run, batch, data, rows, target, others):
                 for panel in panels:
                     panel.score(seen)
                 for metric in of_image.values():
                     metric.update(seen.evidence)
                 gallery.add(seen.evidence.index, panels[0].latest)
-            logits.append(run.logits.detach().cpu().double())
             _trim()
     for panel in panels:
         panel.warn(subject.name)
@@ -141,6 +144,7 @@ def audit(
         "kind": "audit",
         "run": subject.name,
         "model": subject.spec,
+        "normalise": _normalisation(subject.model),
         "split": data.split,
         "seed": subject.seed,
         "data": {"name": data.name, "hash": content, "images": len(data), "classes": list(data.classes)},
@@ -328,6 +332,8 @@ def _panels(
     model: nn.Module, data: Source, explainers: Sequence[Explainer], metrics: Sequence[PerImage]
 ) -> tuple[list[_Panel], dict[str, PerImage]]:
     """The explainers, each with metrics of its own; and the metrics that no map is needed for."""
+    for metric in metrics:
+        metric.reset()  # the same metrics may be given to one audit after the other
     keyed = _keyed(metrics)
     of_map = {key: metric for key, metric in keyed.items() if metric.of_map}
     if data.labels.ndim > 1 and len(of_map) < len(keyed):
@@ -372,6 +378,30 @@ def _recorded(model: nn.Module, batch: Batch, panels: Sequence[_Panel]) -> Pass:
     )
 
 
+def _normalisation(model: nn.Module) -> dict[str, Any] | None:
+    """What a model of `models.load` does to images first."""
+    origin = model.origin if isinstance(model, models.Classifier) else None
+    return {end: origin[end] for end in ("mean", "std")} if origin else None
+
+
+def _answers(run: Pass, data: Source, index: Tensor) -> Tensor:
+    """(B, classes) float64 logits on the CPU.
+
+    Raises:
+        SightlineError: they are not one for each class, or not finite.
+    """
+    logits = run.logits.detach().cpu().double()
+    if logits.shape[1] != len(data.classes):
+        raise SightlineError(f"the model has {logits.shape[1]} outputs, {data.name} has {len(data.classes)} classes.")
+    if not bool(logits.isfinite().all()):
+        bad = data.ids[int(index[(~logits.isfinite()).any(1)][0])]
+        raise SightlineError(
+            f"the model answers NaN or infinity to {data.name}/{data.split}/{bad}: its training has diverged, or its "
+            "weights are damaged. There is nothing to audit."
+        )
+    return logits
+
+
 # What is written ------------------------------------------------------------------------------------------------------
 
 
@@ -379,8 +409,6 @@ def _frame(
     data: Source, rows: _Rows, logits: Tensor, panels: Sequence[_Panel], of_image: Mapping[str, PerImage]
 ) -> pd.DataFrame:
     """One row per image, or per image and class, in the dataset's order."""
-    if logits.shape[1] != len(data.classes):
-        raise SightlineError(f"the model has {logits.shape[1]} outputs, {data.name} has {len(data.classes)} classes.")
     probability = (logits.sigmoid() if rows.multi else logits.softmax(1)).numpy()[rows.image]
     decided = _found(rows, data.classes, probability) if rows.multi else _chosen(rows, data.classes, probability)
     columns = {

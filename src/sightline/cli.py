@@ -231,17 +231,25 @@ def demo(args: argparse.Namespace) -> None:
     demo(args.out, seed=args.seed)
 
 
+def _add_normalisation(sub: argparse.ArgumentParser) -> None:
+    """What a model that is not a run does to images in [0, 1] first."""
+    for name, what in (("--mean", "subtracted from"), ("--std", "divides")):
+        sub.add_argument(
+            name, nargs="+", type=float, metavar="NUMBER",
+            help=f"{what} images ahead of a model that is not a run; one, or one per channel",
+        )  # fmt: skip
+
+
 def _subject(name: str, args: argparse.Namespace) -> "tuple[Subject, Source]":
     """A run directory with its own data, or any model with the data of --data."""
-    from sightline import models
     from sightline.audit import Subject, of_run
 
     folder = Path(name)
     if (folder / "recipe.yaml").exists():
-        if args.data or args.weights:
+        if args.data or args.weights or args.mean or args.std:
             raise SightlineError(
-                f"{folder} brings its data and weights. For other data name it file:{folder}, with --data; for the "
-                "same at another size pass --override data.size=448."
+                f"{folder} brings its data, weights and normalisation. For other data name it file:{folder}, with "
+                "--data; for the same at another size pass --override data.size=448."
             )
         return of_run(folder, args.split[0], args.override)
     _refuse_unless_model(name, " with --data")
@@ -250,7 +258,7 @@ def _subject(name: str, args: argparse.Namespace) -> "tuple[Subject, Source]":
     if args.override:
         raise SightlineError(f"{name} is no run: it has no recipe to override. Say it in --data, as Habitats:size=64.")
     data = _data(args.data, args.split[0], args.size)
-    model = models.load(name, num_classes=len(data.classes), channels=data.channels, weights=args.weights)
+    model = _named_model(name, args, len(data.classes), data.channels)
     called = run.name if (run := _run(name)) else name.replace(":", "-").replace("/", "-")
     return Subject(model, called, name), data
 
@@ -272,8 +280,8 @@ def _explained(project: "Project", args: argparse.Namespace) -> "Iterator[Path]"
         from sightline import illustrate
         from sightline.explainers.names import named
 
-        told = {"model": name, "size": None, "classes": None, "weights": None, "window": None}
-        model, viewed = _viewer(argparse.Namespace(**vars(args) | told))
+        untold = dict.fromkeys(("size", "classes", "weights", "window", "mean", "std"))
+        model, viewed = _viewer(argparse.Namespace(**vars(args) | untold | {"model": name}))
         out = project.folder / "annotations" / "maps" / f"{place}-{Path(name).name}"
         illustrate.illustrate(
             model, [entry.image for entry in project.entries], out, pictures=False, **viewed._asdict(),
@@ -330,16 +338,32 @@ def _viewer(args: argparse.Namespace) -> "tuple[Classifier, Viewed]":
     classes = _class_names(args.classes)
     if (run := _run(args.model)) is None:
         _refuse_unless_model(args.model)
-        model = models.load(args.model, num_classes=len(classes) or 1000, weights=args.weights)
-        if args.weights is None and not args.model.startswith("file:"):
-            print(f"sightline: {args.model} has random weights; pass its own as --weights.", file=sys.stderr)
+        model = _named_model(args.model, args, len(classes) or 1000)
         viewed = Viewed((224, 224), classes, Reading(window=tuple(args.window)) if args.window else None)
-    elif args.weights or args.window:
-        raise SightlineError(f"{run} brings its weights and its window. Leave --weights and --window out.")
+    elif args.weights or args.window or args.mean or args.std:
+        raise SightlineError(
+            f"{run} brings its weights, its window and its normalisation. Leave --weights, --window, --mean and --std "
+            "out."
+        )
     else:
         viewed = of_run(run)
         model, viewed = models.load(f"file:{run}"), viewed._replace(classes=classes or viewed.classes)
     return model, viewed._replace(size=(args.size, args.size)) if args.size else viewed
+
+
+def _named_model(name: str, args: argparse.Namespace, classes: int, channels: int = 3) -> "Classifier":
+    """A model that is no run, with a word on what the command line leaves open."""
+    from sightline import models
+
+    model = models.load(
+        name, num_classes=classes, channels=channels, weights=args.weights, mean=args.mean, std=args.std
+    )
+    if args.weights is None and not name.startswith("file:"):
+        print(f"sightline: {name} has random weights; pass its own as --weights.", file=sys.stderr)
+    if not (args.mean and args.std) and _run(name) is None:
+        print(f"sightline: {name} sees (image - mean) / std, with {model.normalise.extra_repr()}, or what --mean and "
+              "--std say; mean 0 and std 1 for a network that does this itself.", file=sys.stderr)  # fmt: skip
+    return model
 
 
 def _run(name: str) -> Path | None:
@@ -516,6 +540,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     sub.add_argument("--size", type=_count, help="side of the images of --data; default 224, or the dataset's own")
     sub.add_argument("--weights", help="state dict for a model that is not a run")
+    _add_normalisation(sub)
     sub.add_argument("--layer", help="where the maps live; found if left out")
     sub.add_argument("--averaged", action="store_true", help="channel-averaged Grad-CAM instead of element-wise")
     sub.add_argument("--target", choices=["label", "prediction"], default="label", help="the class explained")
@@ -568,6 +593,7 @@ def _parser() -> argparse.ArgumentParser:
         help="of a scan's values, for a model that is not a run; default: its 0.5th to its 99.5th percentile",
     )  # fmt: skip
     sub.add_argument("--weights", help="state dict for a model that is not a run")
+    _add_normalisation(sub)
     sub.add_argument("--classes", help="their number, or a file with one name per line, for a model that is not a run")
     sub.add_argument("--batch-size", type=_count, default=32)
 

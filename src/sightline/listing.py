@@ -156,7 +156,8 @@ def from_table(folder: Path) -> list[Entry]:
     drawn = {(path.parent.name, path.stem): MaskFile(path) for path in masks}
     entries = [entry(row, image, drawn.get((row["class"], row["id"]))) for row, image in zip(rows, files, strict=True)]
     warn_of_rest(table, "images", sum(map(len, images.values())) - len(entries))
-    warn_of_rest(table, "masks", len(masks) - sum(entry.region is not None for entry in entries))
+    every = len(below(folder / "masks", SUFFIXES))
+    warn_of_rest(table, "masks", every - sum(entry.region is not None for entry in entries))
     return name_apart(entries)
 
 
@@ -244,7 +245,8 @@ def find_images(table: Path, rows: list[dict[str, str]], images: dict[str, list[
 def warn_of_rest(table: Path, what: str, count: int) -> None:
     """Say how many files nothing refers to."""
     if count:
-        log.warning("%s: %d %s in the folder belong to no line and are left out.", table, count, what)
+        named = " A mask is called masks/<class>/<id>.png." if what == "masks" and table.suffix == ".csv" else ""
+        log.warning("%s: %d %s in the folder belong to no line and are left out.%s", table, count, what, named)
 
 
 def some(names: Sequence[str], most: int = 3) -> str:

@@ -25,6 +25,8 @@ from sightline.pools import swap_pool
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _METADATA = "sightline"
 _SAVED = "model.safetensors"
+_INSIDE = ("state_dict", "model_state_dict", "model", "net")
+"""Where checkpoints of training loops hold the network's state."""
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +88,7 @@ def load(
         weights: a .safetensors or .pt/.pth state dict on disk for the network, or a run directory of sightline's. A
             last linear layer of another size keeps its random weights, with a warning: fine-tuning.
         pool: "max" swaps the final global average pool for a maximum (GMP, Pillai and Pirsiavash, AAAI 2021).
-        mean, std: per channel; default ImageNet's for torchvision and timm, 0.5 and 0.25 otherwise.
+        mean, std: per channel; default timm's own for timm, ImageNet's for torchvision, 0.5 and 0.25 otherwise.
         arguments: further keyword arguments of the network's own constructor.
         network: the same, written directly: `load("sightline:cfcn_c", filters=[32, 16])`.
 
@@ -98,9 +100,9 @@ def load(
         raise SightlineError(f"{twice[0]!r} is given twice, in arguments and beside it. Keep one.")
     arguments = {**(arguments or {}), **network}
     if family == "file" and not _is_python(name):
-        if weights is not None or pool is not None or arguments:
-            given = ", ".join(arguments) or "weights and pool"
-            raise SightlineError(f"{spec} brings its weights, pool and arguments: leave {given} out.")
+        own = {"weights": weights, "pool": pool, "mean": mean, "std": std, **arguments}
+        if given := [argument for argument, value in own.items() if value is not None]:
+            raise SightlineError(f"{spec} brings its weights, pool and arguments: leave {', '.join(given)} out.")
         return _load_saved(Path(name))
     if family not in _FAMILIES or not name:
         raise SightlineError(f"model {spec!r}: expected FAMILY:NAME. {did_you_mean(family, [*_FAMILIES, 'file'])}")
@@ -112,8 +114,8 @@ def load(
     for module in net.modules():
         if getattr(module, "inplace", False):
             setattr(module, "inplace", False)  # noqa: B010 - not every module has it
-    default = IMAGENET if family in ("torchvision", "timm") and channels == 3 else ((0.5,), (0.25,))
-    normalise = Normalise(mean if mean is not None else default[0], std if std is not None else default[1])
+    usual = _usual(family, net, channels)
+    normalise = Normalise(mean if mean is not None else usual[0], std if std is not None else usual[1])
     origin = {
         "spec": spec,
         "num_classes": num_classes,
@@ -124,6 +126,14 @@ def load(
         "arguments": arguments,
     }
     return Classifier(normalise, net, origin)
+
+
+def _usual(family: str, net: nn.Module, channels: int) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation that a network's published weights expect."""
+    if family not in ("torchvision", "timm") or channels != 3:
+        return (0.5,), (0.25,)
+    told = getattr(net, "pretrained_cfg", None) or {}
+    return told.get("mean", IMAGENET[0]), told.get("std", IMAGENET[1])
 
 
 def save(model: Classifier, path: str | Path) -> None:
@@ -268,24 +278,25 @@ def last_linear(net: nn.Module) -> str | None:
 def _load_weights(net: nn.Module, path: Path) -> None:
     """Load a state dict; tensors of the last linear layer may have another shape and are then left as they are."""
     try:
-        state = _read_state(path)
-        head, own = last_linear(net), net.state_dict()
+        own = net.state_dict()
+        state = _unwrapped(_read_state(path), own)
+        head = last_linear(net)
         fresh = [
             f"{head}.{part}" for part in ("weight", "bias") if f"{head}.{part}" in own and f"{head}.{part}" in state
         ]
         fresh = [name for name in fresh if state[name].shape != own[name].shape]
-        net.load_state_dict({**state, **{name: own[name] for name in fresh}})
+        try:
+            net.load_state_dict({**state, **{name: own[name] for name in fresh}})
+        except RuntimeError as error:
+            raise ValueError(_apart(set(own), set(state)) or str(error)) from error
     except FileNotFoundError as error:
         raise SightlineError(f"weights {path} does not exist.") from error
-    except (
-        RuntimeError,
-        ValueError,
-        AttributeError,
-        OSError,
-        EOFError,
-        UnpicklingError,
-        safetensors.SafetensorError,
-    ) as error:
+    except UnpicklingError as error:
+        raise SightlineError(
+            f"weights {path} hold more than tensors, such as a whole pickled model, which could run anything. Save its "
+            "state_dict() instead: torch.save(model.state_dict(), PATH)."
+        ) from error
+    except (RuntimeError, ValueError, AttributeError, OSError, EOFError, safetensors.SafetensorError) as error:
         raise SightlineError(f"weights {path} do not fit the network: {str(error)[:600]}") from error
     if fresh:
         log.warning("%s: %s have another shape; the head starts from random weights.", path, ", ".join(fresh))
@@ -298,7 +309,25 @@ def _read_state(path: Path) -> dict[str, Any]:
             prefix = "net." if _METADATA in (file.metadata() or {}) else ""
             return {name.removeprefix(prefix): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     state = torch.load(path, map_location="cpu", weights_only=True)
-    return dict(state.get("state_dict", state))
+    return dict(next((state[key] for key in _INSIDE if isinstance(state.get(key), Mapping)), state))
+
+
+def _unwrapped(state: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the prefix that a wrapper (DDP, a LightningModule, a `Classifier`) put ahead of all of `own` names."""
+    first = next(iter(own), "")
+    prefixes = [name.removesuffix(first) for name in state if name.endswith(f".{first}")]
+    found = next((prefix for prefix in prefixes if all(prefix + name in state for name in own)), "")
+    return {name: state[found + name] for name in own} if found else state
+
+
+def _apart(own: set[str], given: set[str]) -> str:
+    """Which names only one side has."""
+    sides = (("it lacks", own - given), ("the network has no", given - own))
+    return "; ".join(
+        f"{what} {', '.join(sorted(names)[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+        for what, names in sides
+        if names
+    )
 
 
 class ConvNet(nn.Sequential):

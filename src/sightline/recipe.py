@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from inspect import signature
 from numbers import Number
 from pathlib import Path
@@ -242,6 +242,10 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 
 
 def _checked(config: dict[str, Any], path: str | Path, part: str | None = None) -> Namespace:
+    for name, kind in get_type_hints(Recipe).items():
+        if is_dataclass(kind) and not isinstance(config.get(name, {}), Mapping):
+            keys = ", ".join(signature(cast(type, kind)).parameters)
+            raise SightlineError(f"recipe {path}: {name} is {config[name]!r}: expected some of the keys {keys}.")
     try:
         return cast(Namespace, _parser(part).parse_object(deepcopy(config)))
     except ArgumentError as error:

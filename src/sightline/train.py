@@ -42,6 +42,8 @@ from lightning.fabric.plugins import TorchCheckpointIO  # noqa: E402
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar  # noqa: E402
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger  # noqa: E402
 
+log = logging.getLogger(__name__)
+
 CHECKPOINT = "checkpoint.ckpt"
 LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
 
@@ -138,6 +140,11 @@ class Module(L.LightningModule):
         self.recipe, self.first = recipe, first
         self.guided = Guided(recipe.classifier(), recipe.objectives, recipe.data.size)
         met = self._data("train")
+        if unguided := [type(o).__name__ for o in recipe.objectives if "masks" in o.needs and not met.has_mask.any()]:
+            log.warning(
+                "no training image of %s has a mask: %s will learn nothing. See docs/data.md on where masks lie.",
+                met.name, ", ".join(unguided),
+            )  # fmt: skip
         self.guided.meet(met.groups.tolist(), met.ids, met.has_label.tolist())
         if recipe.training.unlabelled_batch_size:
             divided(met.has_label)

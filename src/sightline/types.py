@@ -1,10 +1,13 @@
 """The shapes that travel between the parts."""
 
+import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
 
 # jaxtyping checks these while the tests run and costs nothing otherwise. "..." stands for the spatial axes.
 Images = Float[Tensor, "b c ..."]
@@ -27,6 +30,17 @@ class Batch(NamedTuple):
     """(B,) bool."""
     index: Tensor  # type: ignore[assignment]  # a tuple has a method of this name, which nobody needs here
     """(B,) int64 identity in the dataset: joins audits, seeds sampling, drops DDP padding."""
+
+
+def warn_of_normalised(image: Tensor) -> None:
+    """Say so where images have been normalised already."""
+    low, high = map(float, image.detach().aminmax())
+    if not -0.5 < low <= high < 1.5:
+        log.warning(
+            "images lie between %.3g and %.3g, where [0, 1] is expected. Leave normalisation to the model "
+            "(`sightline.load_model`, or a first layer of its own): what is removed or changed counts in [0, 1].",
+            low, high,
+        )  # fmt: skip
 
 
 class Evidence(NamedTuple):

@@ -29,7 +29,8 @@ def content_heatmap(maps: Maps, mask: Masks, zero: Zero = "skip") -> Scores:
     Raises:
         SightlineError: the maps do not fit the masks.
     """
-    heat, evidence = on_mask(maps, mask).flatten(1), mask.flatten(1)
+    heat = on_mask(maps, mask).flatten(1)
+    evidence = mask.flatten(1).to(heat)
     total = heat.sum(1)
     fill = {"skip": torch.full_like(total, torch.nan), "uniform": evidence.mean(1), "zero": torch.zeros_like(total)}
     return torch.where(total == 0, fill[zero].to(total), (heat * evidence).sum(1) / total)

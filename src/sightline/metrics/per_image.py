@@ -1,6 +1,7 @@
 """What every metric shares: one score for each image, kept by the image's index."""
 
 import inspect
+import logging
 from abc import abstractmethod
 from collections.abc import Callable
 from itertools import count
@@ -15,11 +16,13 @@ from torch import Tensor
 from sightline.compat import repair_torchvision
 from sightline.errors import SightlineError, did_you_mean
 from sightline.maps import resize
-from sightline.types import Evidence, Images, Maps, Masks
+from sightline.types import Evidence, Images, Maps, Masks, warn_of_normalised
 
 repair_torchvision()
 from torchmetrics import Metric  # noqa: E402
 from torchmetrics.utilities import dim_zero_cat  # noqa: E402
+
+log = logging.getLogger(__name__)
 
 Scores = Float[Tensor, " b"]
 Word = TypeVar("Word", bound=str)
@@ -78,6 +81,8 @@ class PerImage(Metric):
                 f"{type(self).__name__} needs Evidence.{' and Evidence.'.join(missing)}: `audit` gives them; in a loop "
                 "of your own, pass them."
             )
+        if evidence.image is not None and "image" in self.needs and not self.index:
+            warn_of_normalised(evidence.image)
         return evidence
 
     def _keep(self, evidence: Evidence, score: Tensor) -> None:
@@ -86,7 +91,21 @@ class PerImage(Metric):
 
     def compute(self) -> Tensor:
         """Mean over the images whose score is defined; NaN if there are none."""
-        return self._distinct(self.value).nanmean()
+        value = self._distinct(self.value)
+        self._warn_of_reused(value)
+        return value.nanmean()
+
+    def _warn_of_reused(self, value: Tensor) -> None:
+        """Say so where an index comes again with another score: it was the place in a batch, not in the dataset."""
+        if not len(self.index):
+            return
+        index = dim_zero_cat(self.index)
+        first = value[index.unique(return_inverse=True)[1]]
+        if not torch.allclose(first, dim_zero_cat(self.value), rtol=0.01, atol=0.01, equal_nan=True):
+            log.warning(
+                "%s: images with the index of an earlier one have other scores, and are left out. Evidence.index is "
+                "the place in the dataset, not in the batch.", type(self).__name__,
+            )  # fmt: skip
 
     def scores(self) -> tuple[Tensor, Tensor]:
         """(N,) index, ascending and without duplicates, and (N,) score of every image; gathered from all processes."""
@@ -157,12 +176,17 @@ def on_mask(maps: Maps, mask: Masks) -> Maps:
     """(B, *spatial) maps at the masks' size, in float32 at least, negative values cut off.
 
     Raises:
-        SightlineError: the maps have more or fewer axes than the masks.
+        SightlineError: the maps have more or fewer axes than the masks, or are not as many, or a mask holds a value
+            outside [0, 1].
     """
-    if maps.ndim != mask.ndim:
+    if maps.ndim != mask.ndim or len(maps) != len(mask):
         raise SightlineError(
             f"maps of shape {tuple(maps.shape)} do not fit masks of shape {tuple(mask.shape)}: expected (B, *spatial) "
-            "for both. Reduce the maps' channels first."
+            "for both, with the same B. Reduce the maps' channels first."
+        )
+    if mask.numel() and mask.dtype != torch.bool and not 0 <= float(mask.min()) <= float(mask.max()) <= 1:
+        raise SightlineError(
+            f"masks lie between {float(mask.min()):g} and {float(mask.max()):g}: expected [0, 1], where 1 is evidence."
         )
     return resize(maps.to(torch.promote_types(maps.dtype, torch.float32)), mask.shape[1:]).clamp(min=0)
 

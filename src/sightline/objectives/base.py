@@ -1,6 +1,7 @@
 """What an objective is, and what objectives need to know of a batch."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -54,6 +55,16 @@ class Objective(nn.Module):
         """Whether an explainer of this objective replaces backward steps of a pass."""
         return any(explainer.ruled for explainer in self.explainers)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        for name, buffer in self._buffers.items():
+            saved = state_dict.get(prefix + name)
+            if buffer is not None and not buffer.numel() and saved is not None and saved.numel():
+                raise SightlineError(
+                    f"the state of {type(self).__name__} is that of a training set: call guided.meet(groups, ids) "
+                    "ahead of load_state_dict."
+                )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def extra_repr(self) -> str:
         return ", ".join([f"{name}={weight}" for name, weight in self.weights.items()] + [*map(repr, self.explainers)])
 
@@ -86,7 +97,8 @@ def image_losses(logits: Tensor, label: Tensor, smoothing: float = 0.0) -> Tenso
     if label.ndim == 2:
         target = _smoothed(label.clamp(min=0), smoothing)
         return F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(1) * labelled(label)
-    return F.cross_entropy(logits, label, ignore_index=-1, reduction="none", label_smoothing=smoothing)
+    known = label.clamp(min=-1)
+    return F.cross_entropy(logits, known, ignore_index=-1, reduction="none", label_smoothing=smoothing)
 
 
 def _smoothed(label: Tensor, smoothing: float) -> Tensor:

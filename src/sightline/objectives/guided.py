@@ -1,15 +1,17 @@
 """A model together with the objectives that train it: what a training loop calls and what DDP wraps."""
 
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from sightline.errors import SightlineError
 from sightline.objectives.base import Objective
 from sightline.objectives.step import Step
 from sightline.objectives.weights import Varying, Weight
-from sightline.types import Batch
+from sightline.passes import rank
+from sightline.types import Batch, warn_of_normalised
 
 
 class Guided(nn.Module):
@@ -33,6 +35,7 @@ class Guided(nn.Module):
         super().__init__()
         self.model = model
         self.epoch: float | None = None
+        self._looked = False
         objectives = list(objectives)
         for objective in objectives:
             if not isinstance(objective, Objective):
@@ -49,7 +52,12 @@ class Guided(nn.Module):
             objective.bind(model, size)
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of one batch and its terms, unweighted and detached, by name."""
+        """The loss of one batch and its terms, unweighted and detached, by name.
+
+        Raises:
+            SightlineError: masks that an objective reads do not fit the images, or hold values outside [0, 1].
+        """
+        batch = self._checked(batch)
         taps = [tap for objective in self._each() for tap in objective.taps]
         # None, for gradients of the image without rules: see `record`.
         ruled = any(objective.ruled for objective in self._each()) or (None if "image" in taps else False)
@@ -68,10 +76,54 @@ class Guided(nn.Module):
             loss = loss + (weight.at(name, terms, self.epoch) if isinstance(weight, Varying) else weight) * term
         return loss, terms
 
-    def meet(self, groups: Sequence[str], ids: Sequence[str] = (), known: Sequence[bool] | None = None) -> None:
-        """Tell the objectives what the training set knows of its images, by `Batch.index`; see `Objective.meet`."""
+    def meet(self, groups: Iterable[Any], ids: Sequence[str] = (), known: Sequence[bool] | None = None) -> None:
+        """Tell the objectives what the training set knows of its images, by `Batch.index`; see `Objective.meet`.
+
+        Groups may be words or numbers; "" and None are none.
+        """
+        names = ["" if group is None else str(group) for group in map(_plain, groups)]
         for objective in self._each():
-            objective.meet(groups, ids, known)
+            objective.meet(names, ids, known)
+
+    def _checked(self, batch: Batch) -> Batch:
+        """The batch; where an objective reads masks, these as floats and their flags as bools."""
+        if missing := [field for field in Batch._fields if not hasattr(batch, field)]:
+            raise SightlineError(
+                f"Guided takes a sightline.types.Batch, not a {type(batch).__name__} without {', '.join(missing)}."
+            )
+        if not self._looked:
+            warn_of_normalised(batch.image)
+            self._looked = True
+        if not any("masks" in objective.needs for objective in self._each()):
+            return batch
+        return batch._replace(mask=_fitting(batch, rank(self.model)), has_mask=batch.has_mask.bool())
 
     def _each(self) -> list[Objective]:
         return list(cast(Iterable[Objective], self.objectives))
+
+
+def _plain(value: Any) -> Any:
+    """An entry of an array or a tensor as Python has it."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def _fitting(batch: Batch, axes: int) -> Tensor:
+    """The masks as floats.
+
+    Raises:
+        SightlineError: they are not one for each image, or each class of it, and of its form; or leave [0, 1].
+    """
+    mask, image = batch.mask, batch.image
+    scale = [m / side for m, side in zip(mask.shape[-axes:], image.shape[-axes:], strict=False)]
+    single = mask.ndim == image.ndim and mask.shape[1] == 1 and batch.label.ndim == 1
+    form = image.ndim - mask.ndim in (0, 1) and max(scale) <= 1.1 * min(scale)
+    if len(mask) != len(image) or not form or single:
+        raise SightlineError(
+            f"masks of shape {tuple(mask.shape)} do not fit images of shape {tuple(image.shape)}: expected (B, "
+            "*spatial) or (B, classes, *spatial), with the images' B and form." + " Pass mask.squeeze(1)." * single
+        )
+    mask = mask.to(torch.promote_types(mask.dtype, torch.float32))
+    low, high = map(float, mask.detach().aminmax())
+    if not 0 <= low <= high <= 1:
+        raise SightlineError(f"masks lie between {low:g} and {high:g}: expected [0, 1], where 1 is evidence.")
+    return mask

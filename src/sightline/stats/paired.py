@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from sightline.errors import SightlineError
 from sightline.stats.values import pairs
 
 
@@ -37,9 +38,14 @@ def mcnemar(a_correct: npt.ArrayLike, b_correct: npt.ArrayLike) -> McNemar:
     ``p = min(1, 2 P[Bin(b + c, 1/2) <= min(b, c)])``, and 1 where no pair is discordant. Pairs with a NaN are left out.
 
     Raises:
-        SightlineError: the two differ in length, or are not one-dimensional.
+        SightlineError: the two differ in length, are not one-dimensional, or hold anything but 0 and 1.
     """
     first, second = pairs(a_correct, b_correct)
+    for name, answers in (("a_correct", first), ("b_correct", second)):
+        if not np.isin(answers, (0, 1)).all():
+            raise SightlineError(
+                f"{name} holds {answers[~np.isin(answers, (0, 1))][0]:g}: expected 1 for right, 0 for wrong."
+            )
     b, c = int(np.sum((first == 1) & (second == 0))), int(np.sum((first == 0) & (second == 1)))
     return McNemar(b, c, float(stats.binomtest(b, b + c).pvalue) if b + c else 1.0)
 

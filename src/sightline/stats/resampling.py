@@ -45,7 +45,7 @@ def proportion_interval(hits: int, n: int, level: float = 0.95) -> Interval:
 
 
 def bootstrap(
-    data: Array,
+    data: npt.ArrayLike,
     statistic: Statistic = means,
     level: float = 0.95,
     resamples: int = RESAMPLES,
@@ -68,17 +68,18 @@ def bootstrap(
     Raises:
         SightlineError: a level outside (0, 1), or an unknown method.
     """
-    n, value, level = len(data), _whole(data, statistic), share("level", level)
+    values = np.asarray(data)
+    n, value, level = len(values), _whole(values, statistic), share("level", level)
     _refuse_unknown(method)
     if n < 2 or value is None:
         return Interval(value, None, None, n, level)
-    drawn = _resampled(n, resamples, seed, lambda rows: statistic(data, rows))
-    return Interval(value, *_ends(drawn, value, level, method, lambda: _jackknife(data, statistic)), n, level)
+    drawn = _resampled(n, resamples, seed, lambda rows: statistic(values, rows))
+    return Interval(value, *_ends(drawn, value, level, method, lambda: _jackknife(values, statistic)), n, level)
 
 
 def paired_bootstrap(
-    a: Array,
-    b: Array,
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
     statistic: Statistic = means,
     level: float = 0.95,
     resamples: int = RESAMPLES,
@@ -103,19 +104,22 @@ def paired_bootstrap(
     Raises:
         SightlineError: a and b differ in shape, a level outside (0, 1), or an unknown method.
     """
-    if a.shape != b.shape or a.ndim == 0:
-        raise SightlineError(f"a has shape {a.shape}, b has {b.shape}: expected one row per image, the same in both.")
+    first, second = np.asarray(a), np.asarray(b)
+    if first.shape != second.shape or first.ndim == 0:
+        raise SightlineError(
+            f"a has shape {first.shape}, b has {second.shape}: expected one row per image, the same in both."
+        )
     _refuse_unknown(method)
-    defined = ~(np.isnan(a) | np.isnan(b)).any(tuple(range(1, a.ndim)))
-    a, b, n, level = a[defined], b[defined], int(defined.sum()), share("level", level)
-    of_a, of_b = _whole(a, statistic), _whole(b, statistic)
+    defined = ~(np.isnan(first) | np.isnan(second)).any(tuple(range(1, first.ndim)))
+    first, second, n, level = first[defined], second[defined], int(defined.sum()), share("level", level)
+    of_a, of_b = _whole(first, statistic), _whole(second, statistic)
     if of_a is None or of_b is None:
         return Difference(None, None, None, None, n, level)
     value = of_b - of_a
     if n < 2:
         return Difference(value, None, None, None, n, level)
-    drawn = _resampled(n, resamples, seed, lambda rows: statistic(b, rows) - statistic(a, rows))
-    ends = _ends(drawn, value, level, method, lambda: _jackknife(b, statistic) - _jackknife(a, statistic))
+    drawn = _resampled(n, resamples, seed, lambda rows: statistic(second, rows) - statistic(first, rows))
+    ends = _ends(drawn, value, level, method, lambda: _jackknife(second, statistic) - _jackknife(first, statistic))
     return Difference(value, *ends, two_sided(drawn), n, level)
 
 
