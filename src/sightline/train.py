@@ -418,6 +418,7 @@ def _quieten() -> None:
     for message in (
         ".*does not have many workers.*",
         ".*exists and is not empty.*",
+        ".*Total length of `list` across ranks is zero.*",  # there may be no validation split
         ".*LeafSpec.*",
         ".*log_every_n_steps.*",
     ):
