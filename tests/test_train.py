@@ -135,6 +135,11 @@ def test_guidance_without_masks_is_warned_of(config, tmp_path, caplog):
     assert "no training image of Habitats has a mask: CFCN will learn nothing" in caplog.text
 
 
+def test_no_threads_are_a_mistake(config, tmp_path):
+    with pytest.raises(SightlineError, match="threads is 0: expected at least 1"):
+        train(config("training.threads=0"), tmp_path / "run")
+
+
 def test_validation_may_be_rarer(config, tmp_path):
     out = train(config("training.epochs=3", "training.validate_every=2", objectives=["CE"]), tmp_path / "run")
     with (out / "metrics.csv").open() as file:

@@ -30,7 +30,7 @@ from sightline.models import Classifier, last_linear, save
 from sightline.objectives import Guided
 from sightline.objectives.base import classification_loss
 from sightline.passes import logits_of, rank
-from sightline.recipe import Recipe, build, differences, dump
+from sightline.recipe import Recipe, build, differences, dump, part
 from sightline.seeds import reseed
 from sightline.types import Batch
 from sightline.versions import versions
@@ -84,8 +84,8 @@ def train(
         return out
     torch.manual_seed(config.seed)
     # Ahead of the data: networks that draw masks compute with as many threads as the training does.
-    if config.training.threads is not None:
-        torch.set_num_threads(config.training.threads)
+    if threads := part(config, "training").threads:
+        torch.set_num_threads(threads)
     recipe = build(config)
     checkpoint = out / CHECKPOINT
     start = checkpoint if resume and checkpoint.exists() else None
