@@ -77,7 +77,7 @@ def test_the_script_runs_what_is_missing_and_names_what_fails(tiny):
     assert ran.returncode == 1
     assert "1 of 2 failed" in complaint
     assert set(said.splitlines()) == {
-        "broken-3: failed: RuntimeError: label_smoothing must be between 0.0 and 1.0. Got: 2",
+        "broken-3: failed: SightlineError: CE(smoothing=2.0): expected a number in [0, 1).",
         "plain-3: done",
     }
     found = json.loads(tiny.json.read_text())

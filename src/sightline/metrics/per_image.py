@@ -173,22 +173,31 @@ def first_of_each(index: Int[Tensor, " n"]) -> Int[Tensor, " distinct"]:
 
 
 def on_mask(maps: Maps, mask: Masks) -> Maps:
-    """(B, *spatial) maps at the masks' size, in float32 at least, negative values cut off.
+    """(B, *spatial) maps at the masks' size, see `fitted`.
 
     Raises:
-        SightlineError: the maps have more or fewer axes than the masks, or are not as many, or a mask holds a value
-            outside [0, 1].
+        SightlineError: they do not fit, or a mask holds a value outside [0, 1].
     """
-    if maps.ndim != mask.ndim or len(maps) != len(mask):
-        raise SightlineError(
-            f"maps of shape {tuple(maps.shape)} do not fit masks of shape {tuple(mask.shape)}: expected (B, *spatial) "
-            "for both, with the same B. Reduce the maps' channels first."
-        )
+    heat = fitted(maps, mask)
     if mask.numel() and mask.dtype != torch.bool and not 0 <= float(mask.min()) <= float(mask.max()) <= 1:
         raise SightlineError(
             f"masks lie between {float(mask.min()):g} and {float(mask.max()):g}: expected [0, 1], where 1 is evidence."
         )
-    return resize(maps.to(torch.promote_types(maps.dtype, torch.float32)), mask.shape[1:]).clamp(min=0)
+    return heat
+
+
+def fitted(maps: Maps, others: Masks) -> Maps:
+    """(B, *spatial) maps at the size of others of the same axes, in float32 at least, negative values cut off.
+
+    Raises:
+        SightlineError: there are not as many, or they have more or fewer axes.
+    """
+    if maps.ndim != others.ndim or len(maps) != len(others):
+        raise SightlineError(
+            f"maps of shape {tuple(maps.shape)} do not fit masks of shape {tuple(others.shape)}: expected (B, "
+            "*spatial) for both, with the same B. Reduce the maps' channels first."
+        )
+    return resize(maps.to(torch.promote_types(maps.dtype, torch.float32)), others.shape[1:]).clamp(min=0)
 
 
 def channel_of(image: Images, mask: Masks) -> int:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sightline.errors import SightlineError
-from sightline.metrics.per_image import Curve, PerImage, Scores, channel_of, on_mask, one_of
+from sightline.metrics.per_image import Curve, PerImage, Scores, channel_of, fitted, one_of
 from sightline.types import Evidence, Images, Labels, Logits, Maps
 
 Of = Literal["prediction", "target"]
@@ -60,7 +60,7 @@ def at_size_of(image: Images, maps: Maps, channel: int) -> Maps:
     Raises:
         SightlineError: the maps have more or fewer axes.
     """
-    return on_mask(maps, image.select(channel, 0))
+    return fitted(maps, image.select(channel, 0))
 
 
 def origin_of(image: Images, zero: Tensor | None) -> Tensor:
