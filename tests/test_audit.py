@@ -299,6 +299,12 @@ def test_words_are_checked_ahead_of_all_work(subject, single, tmp_path, argument
     assert not (tmp_path / "out").exists()
 
 
+def test_a_class_may_be_ruled_out(subject, single, tmp_path):
+    with torch.no_grad():
+        subject.model.get_parameter(f"{last_linear(subject.model)}.bias")[1] = -float("inf")
+    assert audit(subject, single, tmp_path, metrics=[CompositeAccuracy()])["metrics"]["accuracy"]["n"] == 11
+
+
 @pytest.mark.parametrize("damage", [float("nan"), float("inf")])
 def test_a_model_that_answers_nan_is_refused(subject, single, tmp_path, damage):
     with torch.no_grad():

@@ -164,7 +164,9 @@ def test_a_run_keeps_its_name_on_other_data(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "runs" / "lungs").mkdir(parents=True)
     (tmp_path / "runs" / "lungs" / "recipe.yaml").touch()
     monkeypatch.setattr(models, "load", lambda *_, **__: nn.Identity())
-    args = Namespace(split=["test"], data=str(tmp_path / "towns"), size=32, weights=None, override=[], mean=[0], std=[1])
+    args = Namespace(
+        split=["test"], data=str(tmp_path / "towns"), size=32, weights=None, override=[], mean=[0], std=[1]
+    )
     subject, data = cli._subject("file:runs/lungs", args)
     assert (subject.name, subject.spec, data.name) == ("lungs", "file:runs/lungs", "towns")
     assert cli._subject("timm:a/b", args)[0].name == "timm-a-b"

@@ -136,7 +136,7 @@ def test_weights_from_disk(tmp_path):
     assert all(
         torch.equal(a, b) for a, b in zip(net.state_dict().values(), model.net.state_dict().values(), strict=True)
     )
-    lacks = r"w\.pt do not fit the network: it lacks layer1\.2\.bn1\.bias, .* and 93 more"
+    lacks = r"w\.pt do not fit the network: it lacks layer1\.2\.bn1\.bias, .* and 77 more"
     with pytest.raises(SightlineError, match=lacks):
         load_model("torchvision:resnet34", num_classes=3, weights=str(tmp_path / "w.pt"))
     torch.save(net, tmp_path / "whole.pt")
@@ -160,6 +160,24 @@ def test_checkpoints_of_training_loops(tmp_path, wrapped):
     model = load_model("sightline:cnn", num_classes=3, filters=[4, 8], weights=str(tmp_path / "w.pt"))
     for name, value in net.state_dict().items():
         assert torch.equal(model.net.state_dict()[name], value), name
+
+
+def test_a_checkpoint_of_several_networks_is_refused(tmp_path):
+    state = load_model("sightline:cnn", num_classes=3, filters=[4, 8]).net.state_dict()
+    torch.save(
+        {f"{who}.{name}": value for who in ("teacher", "student") for name, value in state.items()}, tmp_path / "w.pt"
+    )
+    with pytest.raises(SightlineError, match=r"it holds several: teacher\., student\."):
+        load_model("sightline:cnn", num_classes=3, filters=[4, 8], weights=str(tmp_path / "w.pt"))
+    (tmp_path / "w.pt").write_text("<html>")
+    with pytest.raises(SightlineError, match=r"w\.pt is no file of torch\.save"):
+        load_model("sightline:cnn", num_classes=3, filters=[4, 8], weights=str(tmp_path / "w.pt"))
+
+
+@pytest.mark.parametrize("wrong", [{"mean": [0.5, 0.5]}, {"std": [0.0]}, {"std": []}])
+def test_a_normalisation_that_cannot_be_is_refused(wrong):
+    with pytest.raises(SightlineError, match="expected one number or one for each of 3 channels"):
+        load_model("sightline:cnn", num_classes=3, filters=[4], **wrong)
 
 
 def test_timm_networks_normalise_as_their_weights_expect():

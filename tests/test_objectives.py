@@ -36,6 +36,7 @@ from sightline.objectives import (
     cgc_loss,
     context_swap,
 )
+from sightline.objectives.guided import _alike
 from sightline.types import Batch
 from sightline.views import Crop
 from test_groups import audited, met
@@ -368,6 +369,31 @@ def test_masks_that_do_not_fit_are_refused_where_they_are_read(change, message):
         with pytest.raises(SightlineError, match=message):
             Guided(double(Deep()), [CE(), make()], 12)(spoilt)
     Guided(double(Deep()), [CE(), CGC()], 12)(spoilt)
+
+
+@pytest.mark.parametrize("fill", [-1.0, 255.0, math.nan])
+def test_masks_of_images_that_have_none_may_hold_anything(fill):
+    plain = batch()
+    plain = plain._replace(has_mask=torch.arange(6) < 4)
+    spoilt = plain._replace(mask=plain.mask.clone())
+    spoilt.mask[4:] = fill
+    for make in MASKED:
+        guided = Guided(double(Deep()), [CE(), make()], 12)
+        torch.manual_seed(0)
+        expected = guided(plain._replace(mask=plain.mask.index_fill(0, torch.tensor([4, 5]), 1)))[0]
+        torch.manual_seed(0)
+        torch.testing.assert_close(guided(spoilt)[0], expected)
+
+
+def test_masks_may_be_coarse_and_off_by_rounding():
+    guided = Guided(double(Deep()), [CE(), CFCN()], 12)
+    images = batch()
+    guided(images._replace(mask=F.interpolate(images.mask.unsqueeze(1), 3, mode="area")[:, 0]))
+    guided(images._replace(mask=images.mask * (1 + 1e-6)))
+    assert _alike((7, 3), (3, 100, 37), 2)
+    assert _alike((4, 6), (3, 50, 90), 2)
+    assert _alike((8, 16, 16), (1, 8, 32, 32), 3)
+    assert not _alike((16, 64), (3, 32, 32), 2)
 
 
 def test_what_is_no_batch_is_refused(monkeypatch):

@@ -86,7 +86,6 @@ def test_the_resolved_recipe_reads_back_as_itself(path, tmp_path):
         ("training=[1, 8]", r"training is \[1, 8\]: expected some of the keys epochs, batch_size"),
         ("training=null", "training is None: expected some of the keys epochs"),
         ("optimizer=[adamw]", r"optimizer is \['adamw'\]: expected some of the keys name, lr"),
-        ("model=sightline:cnn", "model is 'sightline:cnn': expected some of the keys spec"),
     ],
 )
 def test_mistakes_are_named(path, override, message):

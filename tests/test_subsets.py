@@ -152,6 +152,16 @@ def test_groups_may_be_left_apart(data: Folder) -> None:
     assert set(Fold(data, folds=5, grouped=False).on("test").groups) == set(SITES)
 
 
+def test_data_of_one_split_are_split_too(tmp_path: Path) -> None:
+    for label in CLASSES:
+        for number in range(6):
+            save(tmp_path / f"leaves/{label}/{number}.png", np.full((8, 8), 9 * number))
+    data = Folder(str(tmp_path / "leaves"), "all", size=8)
+    fold = Fold(data, folds=3, grouped=False)
+    assert [len(fold.on(split)) for split in fold.splits] == [4, 4, 4]
+    assert len(Fraction(fold, images=0.5)) == 2
+
+
 def test_groups_that_are_parts_of_a_class_are_warned_of(data: Folder, caplog: pytest.LogCaptureFixture) -> None:
     Fold(data, folds=3)
     assert not caplog.text

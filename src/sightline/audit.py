@@ -381,7 +381,7 @@ def _recorded(model: nn.Module, batch: Batch, panels: Sequence[_Panel]) -> Pass:
 def _normalisation(model: nn.Module) -> dict[str, Any] | None:
     """What a model of `models.load` does to images first."""
     origin = model.origin if isinstance(model, models.Classifier) else None
-    return {end: origin[end] for end in ("mean", "std")} if origin else None
+    return {end: origin.get(end) for end in ("mean", "std")} if origin else None
 
 
 def _answers(run: Pass, data: Source, index: Tensor) -> Tensor:
@@ -393,11 +393,12 @@ def _answers(run: Pass, data: Source, index: Tensor) -> Tensor:
     logits = run.logits.detach().cpu().double()
     if logits.shape[1] != len(data.classes):
         raise SightlineError(f"the model has {logits.shape[1]} outputs, {data.name} has {len(data.classes)} classes.")
-    if not bool(logits.isfinite().all()):
-        bad = data.ids[int(index[(~logits.isfinite()).any(1)][0])]
+    odds = logits.sigmoid() if data.labels.ndim > 1 else logits.softmax(1)  # a class may be ruled out by -inf
+    if not bool(odds.isfinite().all()):
+        bad = data.ids[int(index[(~odds.isfinite()).any(1)][0])]
         raise SightlineError(
-            f"the model answers NaN or infinity to {data.name}/{data.split}/{bad}: its training has diverged, or its "
-            "weights are damaged. There is nothing to audit."
+            f"the model answers NaN or infinity to {data.name}/{data.split}/{bad}: its training has diverged, its "
+            "weights are damaged, or its normalisation divides by 0. There is nothing to audit."
         )
     return logits
 

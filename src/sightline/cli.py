@@ -236,7 +236,7 @@ def _add_normalisation(sub: argparse.ArgumentParser) -> None:
     for name, what in (("--mean", "subtracted from"), ("--std", "divides")):
         sub.add_argument(
             name, nargs="+", type=float, metavar="NUMBER",
-            help=f"{what} images ahead of a model that is not a run; one, or one per channel",
+            help=f"{what} images ahead of a model that is not a run; one, or one per channel, behind MODEL",
         )  # fmt: skip
 
 
@@ -360,7 +360,7 @@ def _named_model(name: str, args: argparse.Namespace, classes: int, channels: in
     )
     if args.weights is None and not name.startswith("file:"):
         print(f"sightline: {name} has random weights; pass its own as --weights.", file=sys.stderr)
-    if not (args.mean and args.std) and _run(name) is None:
+    if not (args.mean and args.std) and _run(name) is None and not name.endswith(".safetensors"):
         print(f"sightline: {name} sees (image - mean) / std, with {model.normalise.extra_repr()}, or what --mean and "
               "--std say; mean 0 and std 1 for a network that does this itself.", file=sys.stderr)  # fmt: skip
     return model

@@ -100,7 +100,8 @@ def candidates(model: nn.Module, size: int | Sequence[int] = 224) -> Iterator[Ca
         if candidate.usable:
             break
     else:
-        ahead = list(_candidates(redrawn(model, 0), size))
+        with suppress(TypeError, RuntimeError):  # a model that cannot be copied or begun anew
+            ahead = list(_candidates(redrawn(model, 0), size))
     yield from chain(ahead, found)
 
 

@@ -157,7 +157,7 @@ def from_table(folder: Path) -> list[Entry]:
     entries = [entry(row, image, drawn.get((row["class"], row["id"]))) for row, image in zip(rows, files, strict=True)]
     warn_of_rest(table, "images", sum(map(len, images.values())) - len(entries))
     every = len(below(folder / "masks", SUFFIXES))
-    warn_of_rest(table, "masks", every - sum(entry.region is not None for entry in entries))
+    warn_of_rest(table, "masks", max(every, len(masks)) - sum(entry.region is not None for entry in entries))
     return name_apart(entries)
 
 

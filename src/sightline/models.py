@@ -25,7 +25,8 @@ from sightline.pools import swap_pool
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _METADATA = "sightline"
 _SAVED = "model.safetensors"
-_INSIDE = ("state_dict", "model_state_dict", "model", "net")
+_COUNTER = "num_batches_tracked"  # BatchNorm's, which older files lack and torch adds
+_INSIDE = ("state_dict", "model_state_dict", "model_state", "model", "module", "network", "net", "weights")
 """Where checkpoints of training loops hold the network's state."""
 
 log = logging.getLogger(__name__)
@@ -114,6 +115,10 @@ def load(
     for module in net.modules():
         if getattr(module, "inplace", False):
             setattr(module, "inplace", False)  # noqa: B010 - not every module has it
+    for name, values in (("mean", mean), ("std", std)):
+        if values is not None and (len(values) not in (1, channels) or (name == "std" and min(values) <= 0)):
+            raise SightlineError(f"{name}={list(values)}: expected one number or one for each of {channels} channels"
+                                 f"{', above 0' if name == 'std' else ''}.")  # fmt: skip
     usual = _usual(family, net, channels)
     normalise = Normalise(mean if mean is not None else usual[0], std if std is not None else usual[1])
     origin = {
@@ -292,6 +297,8 @@ def _load_weights(net: nn.Module, path: Path) -> None:
     except FileNotFoundError as error:
         raise SightlineError(f"weights {path} does not exist.") from error
     except UnpicklingError as error:
+        if path.read_bytes()[:1] not in (b"P", b"\x80"):  # a zip archive, or a pickle
+            raise SightlineError(f"weights {path} is no file of torch.save: it begins like text.") from error
         raise SightlineError(
             f"weights {path} hold more than tensors, such as a whole pickled model, which could run anything. Save its "
             "state_dict() instead: torch.save(model.state_dict(), PATH)."
@@ -314,14 +321,18 @@ def _read_state(path: Path) -> dict[str, Any]:
 
 def _unwrapped(state: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """Without the prefix that a wrapper (DDP, a LightningModule, a `Classifier`) put ahead of all of `own` names."""
-    first = next(iter(own), "")
+    needed = [name for name in own if not name.endswith(_COUNTER)]
+    first = next(iter(needed), "")
     prefixes = [name.removesuffix(first) for name in state if name.endswith(f".{first}")]
-    found = next((prefix for prefix in prefixes if all(prefix + name in state for name in own)), "")
-    return {name: state[found + name] for name in own} if found else state
+    fitting = [prefix for prefix in prefixes if all(prefix + name in state for name in needed)]
+    if len(fitting) > 1:
+        raise ValueError(f"it holds several: {', '.join(fitting)}. Save the one you mean by itself")
+    return {name: state[fitting[0] + name] for name in own if fitting[0] + name in state} if fitting else state
 
 
 def _apart(own: set[str], given: set[str]) -> str:
     """Which names only one side has."""
+    own, given = ({name for name in names if not name.endswith(_COUNTER)} for names in (own, given))
     sides = (("it lacks", own - given), ("the network has no", given - own))
     return "; ".join(
         f"{what} {', '.join(sorted(names)[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"

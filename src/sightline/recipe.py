@@ -243,7 +243,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 
 def _checked(config: dict[str, Any], path: str | Path, part: str | None = None) -> Namespace:
     for name, kind in get_type_hints(Recipe).items():
-        if is_dataclass(kind) and not isinstance(config.get(name, {}), Mapping):
+        if is_dataclass(kind) and not isinstance(config.get(name, {}), Mapping | str):
             keys = ", ".join(signature(cast(type, kind)).parameters)
             raise SightlineError(f"recipe {path}: {name} is {config[name]!r}: expected some of the keys {keys}.")
     try:

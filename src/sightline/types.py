@@ -7,7 +7,12 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from sightline.errors import SightlineError
+
 log = logging.getLogger(__name__)
+
+SLACK = 1e-3
+"""How far outside [0, 1] a mask may lie for rounding."""
 
 # jaxtyping checks these while the tests run and costs nothing otherwise. "..." stands for the spatial axes.
 Images = Float[Tensor, "b c ..."]
@@ -34,13 +39,25 @@ class Batch(NamedTuple):
 
 def warn_of_normalised(image: Tensor) -> None:
     """Say so where images have been normalised already."""
-    low, high = map(float, image.detach().aminmax())
+    low, high = map(float, image.detach().aminmax()) if image.numel() else (0.0, 1.0)
     if not -0.5 < low <= high < 1.5:
         log.warning(
             "images lie between %.3g and %.3g, where [0, 1] is expected. Leave normalisation to the model "
             "(`sightline.load_model`, or a first layer of its own): what is removed or changed counts in [0, 1].",
             low, high,
         )  # fmt: skip
+
+
+def within(mask: Tensor) -> Tensor:
+    """Masks in [0, 1], which resizing may have left by some digits of a float.
+
+    Raises:
+        SightlineError: a value lies further outside.
+    """
+    low, high = map(float, mask.detach().aminmax()) if mask.numel() else (0.0, 1.0)
+    if not -SLACK <= low <= high <= 1 + SLACK:
+        raise SightlineError(f"masks lie between {low:g} and {high:g}: expected [0, 1], where 1 is evidence.")
+    return mask.clamp(0, 1)
 
 
 class Evidence(NamedTuple):

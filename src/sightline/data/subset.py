@@ -86,7 +86,7 @@ class Subset(Source):
         self._members = [(part, index) for part, indices in chosen for index in indices.tolist()]
         if not self._members:
             raise SightlineError(f"{type(self).__name__} leaves no image of {self.name} in {self.split!r}.")
-        if self.split == "train" and len(self._members) < len(self.part("train")):
+        if drawn_by(self.data) and self.split == "train" and len(self._members) < len(self.part("train")):
             _refuse_drawn(type(self).__name__, self.data)
         self.ids = tuple(self.name_of(*member) for member in self._members)
         self.labels = np.concatenate([part.labels[indices] for part, indices in chosen])

@@ -16,7 +16,7 @@ from torch import Tensor
 from sightline.compat import repair_torchvision
 from sightline.errors import SightlineError, did_you_mean
 from sightline.maps import resize
-from sightline.types import Evidence, Images, Maps, Masks, warn_of_normalised
+from sightline.types import Evidence, Images, Maps, Masks, warn_of_normalised, within
 
 repair_torchvision()
 from torchmetrics import Metric  # noqa: E402
@@ -53,6 +53,7 @@ class PerImage(Metric):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self._told = False
         self.add_state("index", default=[], dist_reduce_fx="cat")
         self.add_state("value", default=[], dist_reduce_fx="cat")
         # MetricCollection lets metrics whose states agree after the first batch share one state from then on.
@@ -83,7 +84,10 @@ class PerImage(Metric):
             )
         if evidence.image is not None and "image" in self.needs and not self.index:
             warn_of_normalised(evidence.image)
-        return evidence
+        if evidence.mask.dtype == torch.bool or bool(evidence.has_mask.all()):
+            return evidence
+        shown = evidence.has_mask.view(-1, *[1] * (evidence.mask.ndim - 1))
+        return evidence._replace(mask=evidence.mask.where(shown, 1))
 
     def _keep(self, evidence: Evidence, score: Tensor) -> None:
         self.index.append(evidence.index)
@@ -92,7 +96,8 @@ class PerImage(Metric):
     def compute(self) -> Tensor:
         """Mean over the images whose score is defined; NaN if there are none."""
         value = self._distinct(self.value)
-        self._warn_of_reused(value)
+        if not self._told:
+            self._warn_of_reused(value)
         return value.nanmean()
 
     def _warn_of_reused(self, value: Tensor) -> None:
@@ -102,6 +107,7 @@ class PerImage(Metric):
         index = dim_zero_cat(self.index)
         first = value[index.unique(return_inverse=True)[1]]
         if not torch.allclose(first, dim_zero_cat(self.value), rtol=0.01, atol=0.01, equal_nan=True):
+            self._told = True
             log.warning(
                 "%s: images with the index of an earlier one have other scores, and are left out. Evidence.index is "
                 "the place in the dataset, not in the batch.", type(self).__name__,
@@ -179,10 +185,8 @@ def on_mask(maps: Maps, mask: Masks) -> Maps:
         SightlineError: they do not fit, or a mask holds a value outside [0, 1].
     """
     heat = fitted(maps, mask)
-    if mask.numel() and mask.dtype != torch.bool and not 0 <= float(mask.min()) <= float(mask.max()) <= 1:
-        raise SightlineError(
-            f"masks lie between {float(mask.min()):g} and {float(mask.max()):g}: expected [0, 1], where 1 is evidence."
-        )
+    if mask.dtype != torch.bool:
+        within(mask)
     return heat
 
 

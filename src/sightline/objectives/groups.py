@@ -100,7 +100,9 @@ class GroupDRO(Objective):
             log.warning("GroupDRO: %d of %d images have no group; they form one of their own.", alone, len(groups))
         names = {name: number for number, name in enumerate(sorted(set(groups)))}
         self.group = torch.tensor([names[name] for name in groups], device=self.q.device)
-        shown = self.group if known is None else self.group[torch.tensor(known, device=self.q.device)]
+        shown = (
+            self.group if known is None else self.group[torch.as_tensor(known, dtype=torch.bool, device=self.q.device)]
+        )
         self.size = shown.bincount(minlength=len(names)).to(self.q)
         self.q = torch.full_like(self.size, 1 / len(names))
 

@@ -11,7 +11,7 @@ from sightline.objectives.base import Objective
 from sightline.objectives.step import Step
 from sightline.objectives.weights import Varying, Weight
 from sightline.passes import rank
-from sightline.types import Batch, warn_of_normalised
+from sightline.types import Batch, warn_of_normalised, within
 
 
 class Guided(nn.Module):
@@ -83,7 +83,7 @@ class Guided(nn.Module):
         """
         names = ["" if group is None else str(group) for group in map(_plain, groups)]
         for objective in self._each():
-            objective.meet(names, ids, known)
+            objective.meet(names, ids, *([] if known is None or all(known) else [known]))
 
     def _checked(self, batch: Batch) -> Batch:
         """The batch; where an objective reads masks, these as floats and their flags as bools."""
@@ -96,6 +96,7 @@ class Guided(nn.Module):
             self._looked = True
         if not any("masks" in objective.needs for objective in self._each()):
             return batch
+        batch = Batch(*(getattr(batch, field) for field in Batch._fields))
         return batch._replace(mask=_fitting(batch, rank(self.model)), has_mask=batch.has_mask.bool())
 
     def _each(self) -> list[Objective]:
@@ -108,22 +109,31 @@ def _plain(value: Any) -> Any:
 
 
 def _fitting(batch: Batch, axes: int) -> Tensor:
-    """The masks as floats.
+    """The masks as floats in [0, 1], ones where there is none.
 
     Raises:
         SightlineError: they are not one for each image, or each class of it, and of its form; or leave [0, 1].
     """
     mask, image = batch.mask, batch.image
-    scale = [m / side for m, side in zip(mask.shape[-axes:], image.shape[-axes:], strict=False)]
     single = mask.ndim == image.ndim and mask.shape[1] == 1 and batch.label.ndim == 1
-    form = image.ndim - mask.ndim in (0, 1) and max(scale) <= 1.1 * min(scale)
-    if len(mask) != len(image) or not form or single:
+    if len(mask) != len(image) or not _alike(mask.shape[1:], image.shape[1:], axes) or single:
         raise SightlineError(
             f"masks of shape {tuple(mask.shape)} do not fit images of shape {tuple(image.shape)}: expected (B, "
-            "*spatial) or (B, classes, *spatial), with the images' B and form." + " Pass mask.squeeze(1)." * single
+            "*spatial) or (B, classes, *spatial), as many as images and as long or flat."
+            + " Pass mask.squeeze(1)."
+            * single
         )
-    mask = mask.to(torch.promote_types(mask.dtype, torch.float32))
-    low, high = map(float, mask.detach().aminmax())
-    if not 0 <= low <= high <= 1:
-        raise SightlineError(f"masks lie between {low:g} and {high:g}: expected [0, 1], where 1 is evidence.")
-    return mask
+    if mask.dtype == torch.bool:
+        return mask.to(image.dtype)
+    mask = mask.to(torch.promote_types(mask.dtype, image.dtype))
+    shown = batch.has_mask.bool().view(-1, *[1] * (mask.ndim - 1))
+    return within(mask.where(shown, 1))
+
+
+def _alike(mask: Sequence[int], image: Sequence[int], axes: int) -> bool:
+    """Whether a mask has an image's axes, and in two dimensions its form, but for a cell of rounding."""
+    if len(image) - len(mask) not in (0, 1):
+        return False
+    scales = [((m - 1) / side, (m + 1) / side) for m, side in zip(mask[-axes:], image[-axes:], strict=True)]
+    lowest, highest = zip(*scales, strict=True)
+    return axes != 2 or max(lowest) < min(highest)

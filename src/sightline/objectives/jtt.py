@@ -67,7 +67,7 @@ class JTT(Objective):
         from sightline.scores import training_scores  # pandas takes a second to import
 
         scores = training_scores(self.errors, groups, ids, "JTT.errors")
-        shown = np.ones(len(scores), bool) if known is None else np.array(known)
+        shown = np.ones(len(scores), bool) if known is None else np.array(known, bool)
         wrong, scores = torch.tensor((scores["correct"] == 0).to_numpy()), scores[shown]
         if scores["correct"].nunique() == 1:
             which = "no" if scores["correct"].iloc[0] else "every"

@@ -54,7 +54,7 @@ class OtherContext(Objective):
         """The images without what their masks mark; those that nobody annotated stay as they are."""
         marked = mask * per_map(batch.has_mask, mask)
         hole = bounding_box(marked, axes).to(mask) if self.hide == "box" else marked
-        return hidden(batch.image, hole.unsqueeze(-axes - 1), axes)
+        return hidden(batch.image, hole.unsqueeze(-axes - 1).to(batch.image), axes)
 
     def _surroundings(self, image: Tensor, axes: int, generator: torch.Generator) -> Tensor:
         if self.outside == "blur":
