@@ -18,6 +18,7 @@ from sightline.compare import compare, lost, table
 from sightline.errors import SightlineError
 from sightline.files import write_json
 from sightline.scores import Sample, read_scores, samples, summarise, summarise_curves, write_scores
+from sightline.stats.resampling import _jackknife
 
 CLASSES = ["0", "NA", "cow, brown"]
 HASH = "c0ffee" * 10 + "abcd"
@@ -254,6 +255,9 @@ def test_rows_of_one_image_are_resampled_together() -> None:
         assert ten["n"] == one["n"] == 60
         assert ten["value"] == pytest.approx(frames[10][metric].mean(), rel=1e-9)
         assert ten["high"] - ten["low"] == pytest.approx(one["high"] - one["low"], rel=0.2)
+    whole = Sample(np.arange(7.0), image=np.array([0, 0, 1, 1, 1, 2, 2])).among(np.arange(7) != 3)
+    left_out = [np.delete(np.array([0, 1, 2, 4, 5, 6.0]), rows).mean() for rows in ([0, 1], [2, 3], [4, 5])]
+    np.testing.assert_allclose(_jackknife(whole.data, whole.statistic), left_out)
     curves = np.stack([frames[10]["pg"], frames[10]["ch"]], 1)
     told = summarise_curves({"x": ((0.0, 1.0), curves)}, image=pd.factorize(frames[10]["image"])[0])["x"]
     assert told["n"] == 60

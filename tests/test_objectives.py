@@ -432,6 +432,16 @@ def test_multi_label_images_whose_labels_are_hidden_do_not_count():
     assert nobody.requires_grad
 
 
+def test_single_classes_may_be_unknown():
+    logits, label = torch.randn(2, 3), torch.tensor([[1.0, -1.0, 0.0], [-1.0, -1.0, 1.0]])
+    each = F.binary_cross_entropy_with_logits(logits, label.clamp(min=0), reduction="none")
+    expected = torch.stack([each[0, 0], each[0, 2], each[1, 2]])
+    torch.testing.assert_close(objectives.base.classification_loss(logits, label), expected.mean())
+    torch.testing.assert_close(
+        objectives.base.image_losses(logits, label), torch.stack([expected[:2].mean(), expected[2]])
+    )
+
+
 def test_smoothed_labels_by_hand():
     logits = torch.tensor([[1.5, -0.5]])
     several = torch.tensor([[1.0, 0.0]])

@@ -48,7 +48,8 @@ class Normalise(nn.Module):
         return (image - self.mean.view(shape)) / self.std.view(shape)
 
     def extra_repr(self) -> str:
-        return f"mean={self.mean.tolist()}, std={self.std.tolist()}"
+        mean, std = ([round(value, 6) for value in values.tolist()] for values in (self.mean, self.std))
+        return f"mean={mean}, std={std}"
 
 
 class Classifier(nn.Module):

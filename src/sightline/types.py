@@ -28,7 +28,7 @@ class Batch(NamedTuple):
     image: Tensor
     """(B, C, *spatial) float in [0, 1]; normalisation is the model's first layer."""
     label: Tensor
-    """(B,) int64, -1 where unlabelled; (B, classes) float for multi-label."""
+    """(B,) int64, -1 where unlabelled; (B, classes) float for multi-label, -1 where nothing is known of a class."""
     mask: Tensor
     """(B, *spatial) or (B, classes, *spatial) float, 1 = evidence; ones where nobody annotated."""
     has_mask: Tensor

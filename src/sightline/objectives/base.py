@@ -81,10 +81,11 @@ def nonnegative(**weights: Weight) -> dict[str, Weight]:
 def classification_loss(logits: Tensor, label: Tensor, smoothing: float = 0.0) -> Tensor:
     """Cross-entropy for (B,) classes, mean binary cross-entropy for (B, classes) labels.
 
-    Images labelled -1 do not count; a batch of nothing else gives 0, still attached to the logits. Smoothing mixes
-    labels with the even answer, ``y (1 - smoothing) + smoothing / classes``, or ``/ 2`` for (B, classes).
+    Labels of -1 do not count, of whole images or of single classes; a batch of nothing else gives 0, still attached to
+    the logits. Smoothing mixes labels with the even answer, ``y (1 - smoothing) + smoothing / classes``, or ``/ 2`` for
+    (B, classes).
     """
-    known = labelled(label)
+    known = label >= 0
     if not bool(known.any()):
         return logits.sum() * 0
     if label.ndim == 2:
@@ -95,10 +96,10 @@ def classification_loss(logits: Tensor, label: Tensor, smoothing: float = 0.0) -
 def image_losses(logits: Tensor, label: Tensor, smoothing: float = 0.0) -> Tensor:
     """(B,) `classification_loss` of each image by itself; 0 for those labelled -1."""
     if label.ndim == 2:
-        target = _smoothed(label.clamp(min=0), smoothing)
-        return F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(1) * labelled(label)
-    known = label.clamp(min=-1)
-    return F.cross_entropy(logits, known, ignore_index=-1, reduction="none", label_smoothing=smoothing)
+        known, target = label >= 0, _smoothed(label.clamp(min=0), smoothing)
+        losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * known
+        return losses.sum(1) / known.sum(1).clamp(min=1)
+    return F.cross_entropy(logits, label.clamp(min=-1), ignore_index=-1, reduction="none", label_smoothing=smoothing)
 
 
 def _smoothed(label: Tensor, smoothing: float) -> Tensor:
@@ -117,8 +118,8 @@ def share(who: Objective, name: str, value: float) -> float:
 
 
 def labelled(label: Tensor) -> Tensor:
-    """(B,) bool, which images count: all but those labelled -1."""
-    return label >= 0 if label.ndim == 1 else (label >= 0).all(1)
+    """(B,) bool, which images count: all but those labelled -1, of several classes -1 throughout."""
+    return label >= 0 if label.ndim == 1 else (label >= 0).any(1)
 
 
 def of_batch(known: Tensor, batch: Batch, who: str) -> Tensor:

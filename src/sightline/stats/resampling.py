@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from sightline.errors import SightlineError, did_you_mean
-from sightline.stats.statistics import Rows, Statistic, means
+from sightline.stats.statistics import Rows, Statistic, means, pooled_means
 from sightline.stats.values import Array, Difference, Interval, known, share
 
 Method = Literal["percentile", "bca"]
@@ -146,6 +146,9 @@ def _jackknife(data: Array, statistic: Statistic) -> Array:
     n = len(data)
     if statistic is means:
         return np.asarray((data.sum() - data) / (n - 1))
+    if statistic is pooled_means:
+        (total, count), (own, number) = data.sum(0), data.T
+        return np.asarray((total - own) / (count - number))
     rows, groups = np.arange(n), min(n, _GROUPS)
     return np.array([statistic(data, rows[rows % groups != left_out][None])[0] for left_out in range(groups)])
 
