@@ -19,12 +19,13 @@ from torch.utils.data import DataLoader
 
 from sightline import __version__, models, recipe
 from sightline.data import Source
-from sightline.errors import SightlineError, did_you_mean
+from sightline.errors import SightlineError
 from sightline.explainers import Explainer, GradCAM, bind
 from sightline.explainers.base import mapped
 from sightline.explainers.names import told_apart
 from sightline.files import whole, write_json
 from sightline.metrics import ContentHeatmap, Curve, PerImage, PointingGame
+from sightline.metrics.per_image import one_of
 from sightline.passes import Pass, evaluating, logits_of, record
 from sightline.progress import progress_bar
 from sightline.scores import summarise, summarise_curves, write_scores
@@ -34,6 +35,9 @@ from sightline.versions import versions
 
 GALLERY = 256
 OTHERS = 3
+Target = Literal["label", "prediction"]
+Format = Literal["csv", "parquet"]
+
 COARSE = 3
 """Cells along the longest side up to which a map cannot say where."""
 
@@ -71,11 +75,11 @@ def audit(
     *,
     explainers: Sequence[Explainer] = (GradCAM(elementwise=True),),
     metrics: Sequence[PerImage] | None = None,
-    target: Literal["label", "prediction"] = "label",
+    target: Target = "label",
     margin: float | None = None,
     batch_size: int = 64,
     level: float = 0.95,
-    file: Literal["csv", "parquet"] = "csv",
+    file: Format = "csv",
     maps: str | Path | None = None,
 ) -> dict[str, Any]:
     """Explain and score every image of a dataset; write scores, curves, summary.json and gallery.npz into `out`.
@@ -107,9 +111,8 @@ def audit(
         SightlineError: unlabelled data, classes that do not fit the model's, no layer that can be explained, a metric
             that does not suit the data, or a folder that cannot be written.
     """
-    for argument, value, words in (("target", target, ("label", "prediction")), ("file", file, ("csv", "parquet"))):
-        if value not in words:
-            raise SightlineError(f"audit: {argument}={value!r}. {did_you_mean(str(value), words)}")
+    one_of("audit", "target", target, Target)
+    one_of("audit", "file", file, Format)
     rows = _rows(data, target)
     out = Path(out)
     metrics = metrics or (ContentHeatmap(), PointingGame(margin=scaled_margin(data.size, margin)))

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from sightline.compat import repair_torchvision, require
 from sightline.errors import SightlineError, did_you_mean
 from sightline.files import whole
+from sightline.listing import some
 from sightline.pools import swap_pool
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -335,11 +336,7 @@ def _apart(own: set[str], given: set[str]) -> str:
     """Which names only one side has."""
     own, given = ({name for name in names if not name.endswith(_COUNTER)} for names in (own, given))
     sides = (("it lacks", own - given), ("the network has no", given - own))
-    return "; ".join(
-        f"{what} {', '.join(sorted(names)[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
-        for what, names in sides
-        if names
-    )
+    return "; ".join(f"{what} {some(sorted(names))}" for what, names in sides if names)
 
 
 class ConvNet(nn.Sequential):
