@@ -16,11 +16,11 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from drawing import COLOURS, save
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -34,15 +34,6 @@ from sightline.objectives import CE, CFCN, Guided
 
 Pixels = npt.NDArray[np.floating[Any]]
 
-matplotlib.rcParams |= {
-    "svg.hashsalt": "sightline",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-}
-COLOURS = ("#555555", "#e69f00", "#0072b2", "#009e73")
-"""Those of Okabe and Ito: they stay apart in every kind of colour blindness."""
 MARKS = "os^D"
 
 BATCH = 500
@@ -173,12 +164,6 @@ def of_classes(run: Path) -> Iterator[tuple[Pixels, Pixels]]:
     with torch.no_grad():
         subject.model(images)
     yield from zip(images[:, 0].numpy(), kept[0].numpy(), strict=True)
-
-
-def save(figure: Figure, out: Path) -> None:
-    """As SVG, without a date."""
-    with whole(out) as temporary:
-        figure.savefig(temporary, format="svg", metadata={"Date": None})
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ A league is a YAML file of
              refitted; `maps`, an explainer whose maps of the training split are kept in the run's folder "maps"; for
              tables `title` and `guidance`. null takes a row of `like` out
   first      rows that only serve others, with `audits` of their own
+  picture    the splits of league_figure.py: `broken` and `holds`, unless they are shifted and test
 Overrides may name $data and, as $row, the run directory of a row with the same seed, which is then run first.
 """
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import league
+import league_figure
 import pytest
 import results
 import table
@@ -22,6 +23,7 @@ from trees.registry import noise, rectangle, save, write
 
 ROOT = Path(__file__).parents[1]
 LEAGUES = sorted((ROOT / "recipes" / "league").glob("*.yaml"))
+PICTURES = sorted((ROOT / "recipes" / "league").glob("*.svg"))
 TINY = """
 data: {class_path: Folder, init_args: {root: ROOT, size: 16}}
 recipes: .
@@ -150,6 +152,27 @@ def test_a_table_has_the_rows_titles_and_guidance_of_a_league(tiny):
     ]
     del found["plain"]
     assert "| dfr |  | 0.500 | - | 1.000 | 1 |" in table.table(found, table.parser().parse_args(words))
+
+
+def of_seeds(*accuracies, ch=0.5):
+    run = {"test": {"accuracy": 0.9, "ch": ch}}
+    return {str(seed): run | {"shifted": {"accuracy": value}} for seed, value in enumerate(accuracies)}
+
+
+def test_a_picture_has_the_best_row_on_top_and_a_dot_for_each_seed_and_their_mean():
+    rows = {name: {"title": name.upper(), "guidance": "masks"} for name in ("bad", "best", "dead", "missing")}
+    found = {"bad": of_seeds(0.25, 0.75), "best": of_seeds(0.8), "dead": of_seeds(0.1, ch=None)}
+    decisions, maps = league_figure.figure(found, rows).axes
+    assert [tick.get_text() for tick in decisions.get_yticklabels()] == ["DEAD", "BAD", "BEST"]
+    points = [[*zip(*line.get_data(), strict=True)] for line in decisions.get_lines() if line.get_marker() == "v"]
+    assert [of for of in points if of] == [[(0.1, 0)]] * 2 + [[(0.25, 1), (0.75, 1)], [(0.5, 1)]] + [[(0.8, 2)]] * 2
+    assert {height for line in maps.get_lines() for height in line.get_ydata() if len(line.get_xdata())} == {1, 2}
+
+
+@pytest.mark.parametrize("picture", PICTURES, ids=lambda file: file.stem)
+def test_the_pictures_are_of_the_numbers_beside_them(picture):
+    told = league_figure.digest(picture.with_suffix(".json"))
+    assert told in picture.read_text(encoding="utf-8"), f"run: python benchmarks/league_figure.py {picture.stem}.yaml"
 
 
 @pytest.mark.parametrize("file", LEAGUES, ids=lambda file: file.stem)
