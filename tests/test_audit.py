@@ -314,7 +314,32 @@ def test_a_model_that_answers_nan_is_refused(subject, single, tmp_path, damage):
     assert not (tmp_path / "out").exists()
 
 
+def test_maps_that_are_not_finite_are_refused(subject, single, tmp_path):
+    class Broken(Gradient):
+        def __call__(self, run, target=None, *, differentiable=False):
+            maps = super().__call__(run, target)
+            return maps.where(maps != maps[2], float("nan"))
+
+    with pytest.raises(SightlineError, match="Broken draws NaN or infinity for '002'"):
+        audit(subject, single, tmp_path / "out", explainers=[GradCAM(), Broken()])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_may_come_by_itself(subject, single, tmp_path):
+    told, alone = audit(subject, single, tmp_path / "a"), audit(subject.model, single, tmp_path / "b")
+    assert told["metrics"] == alone["metrics"]
+    assert alone["run"] == type(subject.model).__name__
+
+
+def test_no_metrics_leave_the_decisions(subject, single, tmp_path):
+    found = audit(subject, single, tmp_path, metrics=[])
+    assert found["metrics"]["accuracy"]["n"] == 11
+    assert "ch" not in found["metrics"]
+
+
 def test_what_cannot_be_audited_is_refused(subject, single, tmp_path):
+    with pytest.raises(SightlineError, match="Pass one explainer or more"):
+        audit(subject, single, tmp_path, explainers=[])
     with pytest.raises(SightlineError, match="multi-label: its maps can only be of the labels"):
         audit(subject, Blocks(SEVERAL), tmp_path, target="prediction")
     with pytest.raises(SightlineError, match="multi-label: Images needs one class per image"):

@@ -267,6 +267,17 @@ def test_patients_on_both_sides_are_found(root: Path) -> None:
     assert (found.key, found.level, list(found.ids)) == ("groups_across_splits", "error", ["patient 0"])
 
 
+def test_leaks_are_found_whatever_the_training_split_is_called(root: Path) -> None:
+    save(root / "images/cat/5.png", blobs(0))
+    table = root / "splits.csv"
+    table.write_text(table.read_text().replace(",train,", ",fit,"))
+    (found,) = check_folder(root).findings
+    assert (found.key, found.level, list(found.ids)) == ("copies_across_splits", "error", ["fit/0 = test/5"])
+    assert "1 picture of fit" in found.title
+    table.write_text(table.read_text().replace(",fit,", ",training,"))
+    assert check_folder(root).trained_on == "train"
+
+
 def test_absent_classes_and_imbalance_are_found() -> None:
     labels = ["often"] * 100 + ["rare"] * 8
     splits = ["train"] * 80 + ["test"] * 20 + ["train"] * 8

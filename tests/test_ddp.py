@@ -83,6 +83,17 @@ def gather(case, rank):
     return everyone.detach(), first, own.grad
 
 
+def counting():
+    """Objectives whose terms are means over what counts, without draws, partners or statistics of batches."""
+    return Guided(double(Residual()).eval(), [CE(), PPI(w3=0), GAIN(external=10)], 12)
+
+
+def counted(begin=0, end=8):
+    """Images one process sees one labelled one of, and the other four, with one more mask."""
+    whole = Batch(*(torch.cat(pair) for pair in zip(half(0), half(1), strict=True)))
+    return Batch(*(field[begin:end] for field in whole._replace(label=torch.tensor([-1, 2, -1, -1, 0, 1, 3, 2]))))
+
+
 def step(module, run):
     value, terms = run(module)
     value.backward()
@@ -95,6 +106,7 @@ def worker(rank):
     module = DistributedDataParallel(guided())
     loss(module, rank).backward()
     found["all objectives"] = [p.grad for p in module.parameters()]
+    found["counting"] = step(DistributedDataParallel(counting()), lambda m: m(counted(4 * rank, 4 * rank + 4)))
     for case in CASES:
         found[case] = step(DistributedDataParallel(told(case)), lambda module, case=case: module(share(rank, case)))
     return found
@@ -115,6 +127,14 @@ def test_two_processes_equal_the_mean_of_one(both):
     module = guided()
     each = [torch.autograd.grad(loss(module, rank), list(module.parameters())) for rank in (0, 1)]
     assert_close(both[0]["all objectives"], [(first + second) / 2 for first, second in zip(*each, strict=True)])
+
+
+def test_means_over_what_counts_are_those_of_one_process(both):
+    (one, gradients), (other, _) = (found["counting"] for found in both)
+    terms, expected = step(counting(), lambda module: module(counted()))
+    for name in terms:
+        torch.testing.assert_close((one[name] + other[name]) / 2, terms[name], rtol=1e-10, atol=0)
+    assert_close(gradients, expected)
 
 
 @pytest.mark.parametrize("case", CASES)

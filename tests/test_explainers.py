@@ -4,6 +4,7 @@ import copy
 import gc
 from dataclasses import replace
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -310,7 +311,15 @@ def test_an_unbound_explainer_says_so():
         GradCAM()(record(double(Deep()), IMAGE))
 
 
-def test_a_layer_that_does_not_exist():
+def test_a_layer_that_does_not_exist(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as for users
+    net = double(Deep())
+    with pytest.raises(SightlineError, match=r"which of this Conv2d is 'features\.0'"):
+        explain(net, IMAGE, explainer=GradCAM(net.features[0]))
+    with pytest.raises(SightlineError, match="which of this Conv2d is not in this model"):
+        record(net, IMAGE, taps=[double(Deep()).features[0]])
+    with pytest.raises(SightlineError, match="an instance, not its class or name"):
+        explain(net, IMAGE, explainer=GradCAM)
     with pytest.raises(SightlineError, match="no layer 'feature'"):
         explain(double(Deep()), IMAGE, explainer=GradCAM("feature"))
 

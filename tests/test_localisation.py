@@ -14,6 +14,7 @@ from torch import Tensor
 
 from batches import part, scored
 from sightline.errors import SightlineError
+from sightline.maps import bounding_box
 from sightline.metrics import (
     NQH,
     CompositeAccuracy,
@@ -30,7 +31,6 @@ from sightline.metrics import (
     pointing_game,
     stochastic_pointing_game,
 )
-from sightline.metrics.content import box
 from sightline.metrics.distance import near
 from sightline.metrics.names import named
 from sightline.metrics.quadrants import composites
@@ -188,7 +188,7 @@ def test_box_is_the_smallest_that_holds_the_mask(size: tuple[int, ...]) -> None:
     for one, within in zip(mask, expected, strict=True):
         if len(points := one.nonzero()):
             within[tuple(slice(a, b + 1) for a, b in zip(points.amin(0), points.amax(0), strict=True))] = True
-    assert box(mask).equal(expected)
+    assert bounding_box(mask > 0.5, mask.ndim - 1).equal(expected)
     assert mask.flatten(1).any(1).unique().tolist() == [False, True]
 
 
@@ -359,6 +359,14 @@ def test_a_model_of_one_size_asks_for_the_other_option() -> None:
     with pytest.raises(SightlineError, match=r"NQH: the model does not take composites of 24x20.*use size='same'"):
         scored(NQH(), whole)
     assert scored(NQH("same"), whole).compute().item() == pytest.approx(0.75)
+
+
+def test_a_models_own_words_are_not_taken_for_another_size() -> None:
+    def explain(images: Tensor) -> Tensor:
+        raise SightlineError("the layer is gone")
+
+    with pytest.raises(SightlineError, match=r"^the layer is gone"):
+        scored(NQH(), evidence()._replace(explain=explain))
 
 
 # IoU and Dice -------------------------------------------------------------------------------------------------------

@@ -367,6 +367,16 @@ def test_unusable_arguments_are_refused(make: Any, message: str, monkeypatch: py
         make()
 
 
+def test_nothing_seen_is_nothing_found_and_what_was_refused_leaves_no_trace() -> None:
+    assert PointingGame(average="per_class").compute().isnan()
+    maps, ones = torch.rand(4, 5, 5), torch.ones(4)
+    whole = Evidence(maps, maps.round(), ones.bool(), torch.zeros(4, 3), torch.tensor([0, 1, 1, 2]), torch.arange(4))
+    metric = PointingGame(1, "per_class")
+    with pytest.raises(SightlineError, match="do not fit masks"):
+        metric.update(whole._replace(map=whole.map.unsqueeze(1)))
+    assert scored(metric, whole).compute().equal(scored(PointingGame(1, "per_class"), whole).compute())
+
+
 @pytest.mark.parametrize("label", [torch.tensor([0, -1]), torch.tensor([0, 4]), torch.eye(2)])
 def test_class_averages_need_one_known_class_per_image(label: Tensor) -> None:
     whole = part(evidence(), [0, 1])._replace(label=label)

@@ -463,6 +463,9 @@ def test_smoothed_labels_by_hand():
         (lambda: CGC(tau=0), "above 0"),
         (lambda: Guided(Deep(), []), "objectives is empty"),
         (lambda: Guided(Deep(), [torch.nn.CrossEntropyLoss()]), "is not an Objective"),
+        (lambda: Guided(Deep(), [CE]), "is not an Objective"),
+        (lambda: Guided(Deep(), [CE(), Energy(explainer=Gradient)]), "an instance, not its class or name"),
+        (lambda: Guided(Deep(), [CE(), Energy(explainer="GradCAM")]), "an instance, not its class or name"),
         (lambda: Guided(Deep(), [CE(), CE()], 12), "same term twice"),
         (lambda: Guided(Deep(), [CFCN(layer="featurs")], 12), "Did you mean 'features'"),
         (
@@ -477,6 +480,7 @@ def test_smoothed_labels_by_hand():
         ),
     ],
 )
-def test_bad_arguments(make, message):
+def test_bad_arguments(make, message, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as for users
     with pytest.raises(SightlineError, match=message):
         make()

@@ -274,6 +274,12 @@ def test_gradients_are_enabled_where_they_are_needed_and_nothing_is_left(ambient
     assert whole.image.grad is None
 
 
+def test_no_images_have_no_minimal_epsilon() -> None:
+    found = FGSM().minimal()
+    assert len(found.index) == len(found.epsilon) == found.never == 0
+    assert isnan(found.mean)
+
+
 def test_minimal_epsilons_by_hand() -> None:
     """Logits (x - t, 0), label 0, x = 0.5: an attack lowers x until it is at t or below it."""
     bound = torch.tensor([0.5 - 3 / 255, 0.6, 0.0, 0.1, 0.5 - 0.5 / 255])

@@ -1238,6 +1238,28 @@ def test_full_grad_by_hooks(net):
     torch.testing.assert_close(FullGrad()(run, target), slow_full_grad(expected, image.shape[2:]))
 
 
+class Permuted(nn.Module):
+    """(B, C, H, W) with its channels last, and back."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net(x.movedim(1, -1)).movedim(-1, 1)
+
+
+def test_full_grad_of_a_linear_layer_at_every_position_is_that_of_a_convolution():
+    head = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(7, 4))
+    convolved = ready(nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.Conv2d(5, 7, 1), copy.deepcopy(head)))
+    linear = nn.Linear(5, 7).double()
+    linear.load_state_dict({k: v.flatten(1) if v.ndim > 1 else v for k, v in convolved[2].state_dict().items()})
+    twin = nn.Sequential(*convolved[:2], Permuted(linear), convolved[3])
+    image = signed(2, 3, 9, 8)
+    ours, expected = (FullGrad()(record(net, image, taps=("image",), ruled=True), 1) for net in (twin, convolved))
+    torch.testing.assert_close(ours, expected)
+
+
 @pytest.mark.parametrize("net", FULL)
 def test_full_grad_is_complete(net):
     net, image = FULL[net]

@@ -26,6 +26,7 @@ from sightline.explainers.names import told_apart
 from sightline.files import whole, write_json
 from sightline.metrics import ContentHeatmap, Curve, PerImage, PointingGame
 from sightline.metrics.per_image import one_of
+from sightline.naming import apart
 from sightline.passes import Pass, evaluating, logits_of, record
 from sightline.progress import progress_bar
 from sightline.scores import summarise, summarise_curves, write_scores
@@ -69,7 +70,7 @@ def of_run(folder: str | Path, split: str = "test", overrides: Sequence[str] = (
 
 
 def audit(
-    subject: Subject,
+    subject: Subject | nn.Module,
     data: Source,
     out: str | Path,
     *,
@@ -89,7 +90,8 @@ def audit(
     multi-label dataset every class that an image has is explained and scored, in a row of its own.
 
     Args:
-        subject: the model; scored in evaluation mode, on the device of its parameters.
+        subject: the model; scored in evaluation mode, on the device of its parameters. By itself it is called as its
+            class.
         data: the split to score.
         out: the audit directory; its files are replaced.
         explainers: element-wise Grad-CAM at the layer `find_layer` chooses, unless others are given. The first one's
@@ -108,14 +110,22 @@ def audit(
         What summary.json holds.
 
     Raises:
-        SightlineError: unlabelled data, classes that do not fit the model's, no layer that can be explained, a metric
-            that does not suit the data, or a folder that cannot be written.
+        SightlineError: unlabelled data, classes that do not fit the model's, no explainer, no layer that can be
+            explained, answers or maps that are not finite, a metric that does not suit the data, or a folder that
+            cannot be written.
     """
     one_of("audit", "target", target, Target)
     one_of("audit", "file", file, Format)
     rows = _rows(data, target)
     out = Path(out)
-    metrics = metrics or (ContentHeatmap(), PointingGame(margin=scaled_margin(data.size, margin)))
+    if isinstance(subject, nn.Module):
+        subject = Subject(subject, type(subject).__name__, type(subject).__qualname__)
+    if metrics is None:
+        metrics = (ContentHeatmap(), PointingGame(margin=scaled_margin(data.size, margin)))
+    if not explainers:
+        raise SightlineError(
+            "audit(explainers=[]): an audit is of maps. Pass one explainer or more, such as GradCAM()."
+        )
     panels, of_image = _panels(subject.model, data, explainers, metrics)
     gallery, logits = _Gallery(data, rows), []
     others = any("others" in metric.needs for metric in metrics)
@@ -222,6 +232,7 @@ class _Seen:
     """(B,) the class explained, for all of the batch."""
     evidence: Evidence
     """Without a map, and without `explain`."""
+    ids: Sequence[str]
 
 
 def _seen(run: Pass, batch: Batch, data: Source, rows: _Rows, target: str, others: bool) -> Iterator[_Seen]:
@@ -252,7 +263,8 @@ def _seen(run: Pass, batch: Batch, data: Source, rows: _Rows, target: str, other
             model=run.model,
         )
         there: dict[str, Any] = {k: v.to(device) for k, v in evidence._asdict().items() if isinstance(v, Tensor)}
-        yield _Seen(run, at.to(device), explained, evidence._replace(**there))
+        ids = [data.ids[image] for image in batch.index[at].tolist()]
+        yield _Seen(run, at.to(device), explained, evidence._replace(**there), ids)
 
 
 def _of_class(mask: Tensor, label: Tensor) -> Tensor:
@@ -322,6 +334,12 @@ class _Panel:
         if kept is not None:
             return kept.to(row.device).relu()
         maps = self.explainer(seen.run, seen.target)[seen.at].float()
+        if not bool(maps.isfinite().all()):
+            bad = int((~maps.isfinite()).flatten(1).any(1).nonzero()[0])
+            raise SightlineError(
+                f"{self.name} draws NaN or infinity for {seen.ids[bad]!r}. Check that the model's weights are finite, "
+                "or choose another layer or explainer."
+            )
         return (self.stored.put(row, maps).to(row.device) if self.stored else maps).relu()
 
     def _explain(self, seen: _Seen, images: Tensor, model: nn.Module | None = None) -> Tensor:
@@ -337,7 +355,7 @@ def _panels(
     """The explainers, each with metrics of its own; and the metrics that no map is needed for."""
     for metric in metrics:
         metric.reset()  # the same metrics may be given to one audit after the other
-    keyed = _keyed(metrics)
+    keyed = dict(zip(apart([metric.key for metric in metrics], "{}-{}"), metrics, strict=True))
     of_map = {key: metric for key, metric in keyed.items() if metric.of_map}
     if data.labels.ndim > 1 and len(of_map) < len(keyed):
         unfit = ", ".join(type(metric).__name__ for metric in metrics if not metric.of_map)
@@ -348,15 +366,6 @@ def _panels(
         for name, explainer in bound.items()
     ]
     return panels, {key: metric for key, metric in keyed.items() if not metric.of_map}
-
-
-def _keyed(metrics: Sequence[PerImage]) -> dict[str, PerImage]:
-    """Each metric by its key, with a number from the second of its kind on."""
-    keyed: dict[str, PerImage] = {}
-    for metric in metrics:
-        names = [metric.key, *(f"{metric.key}-{k}" for k in range(2, len(metrics) + 2))]
-        keyed[next(name for name in names if name not in keyed)] = metric
-    return keyed
 
 
 def _trim() -> None:

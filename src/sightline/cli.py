@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sightline import __version__, words
 from sightline.errors import SightlineError, did_you_mean
+from sightline.naming import apart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,9 +115,11 @@ def audit(args: argparse.Namespace) -> None:
 
     usual = GradCAM(args.layer, elementwise=not args.averaged)
     explainers = [named(spec) for spec in args.explainer] or [usual]
+    names: list[str] = []
     for name in args.models:
         subject, data = _subject(name, args)
-        margin, folder = scaled_margin(data.size, args.margin), _audit_folder(name, subject.name, args)
+        names = apart([*names, subject.name], "{}-{}")
+        margin, folder = scaled_margin(data.size, args.margin), _audit_folder(name, names[-1], args)
         for split in args.split:
             out = folder / split
             metrics = [metric for spec in args.metrics for metric in scored_by(spec, margin=margin)]

@@ -11,6 +11,7 @@ from sightline.catalogue import metric
 from sightline.columns import aligned
 from sightline.errors import SightlineError
 from sightline.files import read_json, relative, write_json
+from sightline.naming import apart
 from sightline.scores import Sample, read_scores, samples, summarise
 from sightline.stats import mcnemar, paired_bootstrap
 
@@ -72,7 +73,7 @@ def compare(
     loaded = [_load(Path(folder)) for folder in audits]
     for other in loaded[1:]:
         _refuse_unlike(loaded[0], other)
-    named = dict(zip(_unique(names or [str(one.summary["run"]) for one in loaded]), loaded, strict=True))
+    named = dict(zip(apart(names or [str(one.summary["run"]) for one in loaded]), loaded, strict=True))
     comparison = _comparison(named, level, seed) | {"audits": [relative(one.folder, out) for one in loaded]}
     write_json(Path(out) / "comparison.json", comparison)
     return comparison
@@ -120,15 +121,6 @@ def _scored_otherwise(one: Mapping[str, str], other: Mapping[str, str]) -> Itera
 
 def _some(ids: set[str]) -> str:
     return f"{len(ids)}{f' (such as {min(ids)!r})' if ids else ''}"
-
-
-def _unique(names: Sequence[str]) -> list[str]:
-    """Number the repeated names: a, a -> a, a (2)."""
-    found: list[str] = []
-    for name in names:
-        numbered = [name, *(f"{name} ({k})" for k in range(2, len(names) + 2))]
-        found.append(next(one for one in numbered if one not in found))
-    return found
 
 
 def _comparison(named: Mapping[str, Audit], level: float, seed: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from sightline.regions import MaskFile, Region
 COLUMNS = ("id", "class", "split")
 BESIDE = ("masks", "annotations")
 """Folders that stand beside those of splits or classes."""
-SPELLINGS = {"valid": "val", "validation": "val"}
+SPELLINGS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 
 log = logging.getLogger(__name__)
 

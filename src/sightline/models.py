@@ -108,7 +108,7 @@ def load(
             raise SightlineError(f"{spec} brings its weights, pool and arguments: leave {', '.join(given)} out.")
         return _load_saved(Path(name))
     if family not in _FAMILIES or not name:
-        raise SightlineError(f"model {spec!r}: expected FAMILY:NAME. {did_you_mean(family, [*_FAMILIES, 'file'])}")
+        raise SightlineError(f"model {spec!r}: expected FAMILY:NAME. {did_you_mean(family, _FAMILIES)}")
     net = _FAMILIES[family](name, num_classes, channels, arguments)
     if weights is not None:
         _load_weights(net, Path(weights))

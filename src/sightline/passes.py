@@ -301,6 +301,9 @@ def module(model: nn.Module, name: str) -> nn.Module:
 def _modules(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
     known: dict[str, nn.Module] = dict(model.named_modules())
     for name in names:
+        if isinstance(name, nn.Module):
+            own = next((repr(key) for key, module in known.items() if module is name), "not in this model")
+            raise SightlineError(f"a layer goes by its name, which of this {type(name).__name__} is {own}.")
         if name not in known:
             raise SightlineError(f"the model has no layer {name!r}. {did_you_mean(name, filter(None, known))}")
     return {name: known[name] for name in names}

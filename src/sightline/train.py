@@ -30,7 +30,7 @@ from sightline.models import Classifier, last_linear, save
 from sightline.objectives import Guided
 from sightline.objectives.base import classification_loss
 from sightline.passes import logits_of, rank
-from sightline.recipe import Recipe, build, differences, dump, part
+from sightline.recipe import Recipe, build, differences, dump, part, read
 from sightline.seeds import reseed
 from sightline.types import Batch
 from sightline.versions import versions
@@ -49,7 +49,7 @@ LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
 def train(
-    config: Namespace,
+    config: Namespace | str | Path,
     out: str | Path,
     *,
     resume: bool = False,
@@ -65,7 +65,7 @@ def train(
     and, if the recipe says so, its number of threads.
 
     Args:
-        config: what `sightline.recipe.read` returned.
+        config: what `sightline.recipe.read` returned, or a recipe's file.
         out: the run directory; made if missing.
         resume: go on from the last whole epoch in `out`.
         devices: processes per node; torchrun may start them, otherwise this does.
@@ -79,6 +79,7 @@ def train(
         SightlineError: `out` holds another run, the recipe has changed since, the loss is not finite, or bad data.
     """
     out = Path(out)
+    config = config if isinstance(config, Namespace) else read(config)
     _quieten()
     if _finished(out, dump(config), resume):
         return out

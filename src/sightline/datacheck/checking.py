@@ -54,8 +54,8 @@ class Checked:
         """Errors first."""
         every = [
             *found.files(self.rows, self.facts),
-            *found.leaks(self.rows, self.copies, self.individuals),
-            *found.counts(self.rows, self.samples.classes, self.groups),
+            *found.leaks(self.rows, self.trained_on, self.copies, self.individuals),
+            *found.counts(self.rows, self.trained_on, self.samples.classes, self.groups),
             *found.shortcuts(self.judged, self.facts_judged, self.references),
             *found.oddities(self.rows, self.facts, self.kinds),
             *found.masks(self.rows, self.facts),

@@ -110,13 +110,13 @@ def oddities(
             )  # fmt: skip
 
 
-def leaks(samples: Sequence[Sample], copies: Copies, individuals: bool) -> Iterator[Finding]:
-    """Pictures and groups on both sides."""
+def leaks(samples: Sequence[Sample], train: str, copies: Copies, individuals: bool) -> Iterator[Finding]:
+    """Pictures and groups in the split `train` and in another."""
     pairs = [(samples[a], samples[b]) for a, b in copies.pairs]
-    crossing = [pair for pair in pairs if _crosses(*pair)]
+    crossing = [pair for pair in pairs if _crosses(*pair, train)]
     if crossing:
         yield Finding(
-            "error", "copies_across_splits", f"{plural(len(crossing), 'picture')} of train: copies in another split",
+            "error", "copies_across_splits", f"{plural(len(crossing), 'picture')} of {train}: copies in another split",
             f"{_pairs(crossing)}. Their score is memory.", "Keep one of each, in one split.", _of_pairs(crossing),
         )  # fmt: skip
     torn = [(a, b) for a, b in pairs if a.labels != b.labels]
@@ -125,30 +125,30 @@ def leaks(samples: Sequence[Sample], copies: Copies, individuals: bool) -> Itera
             "warning", "copies_across_classes", f"{plural(len(torn), 'picture')} under two labels", f"{_pairs(torn)}.",
             "Decide which label is right and delete the other copy.", _of_pairs(torn),
         )  # fmt: skip
-    rest = [(a, b) for a, b in pairs if not _crosses(a, b) and a.labels == b.labels]
+    rest = [(a, b) for a, b in pairs if not _crosses(a, b, train) and a.labels == b.labels]
     if rest:
         yield Finding(
             "note", "copies", f"{plural(len(rest), 'pair')} of copies that leak nothing",
             f"{_pairs(rest)}. They lie in one split, or in two that are not trained on.",
             "Delete them if they are not meant: they count twice.", _of_pairs(rest),
         )  # fmt: skip
-    shared = _shared(samples) if individuals else []
+    shared = _shared(samples, train) if individuals else []
     if shared:
         yield Finding(
-            "error", "groups_across_splits", f"{plural(len(shared), 'group')} of train occur in another split",
+            "error", "groups_across_splits", f"{plural(len(shared), 'group')} of {train} occur in another split",
             f"{some(shared)}. Groups here are small or mostly keep to one split, as patients do: who is known from "
             "training is recognised.", "Split by group. If groups are sites or backgrounds, this is meant.", shared,
         )  # fmt: skip
 
 
-def counts(samples: Sequence[Sample], classes: Sequence[str], groups: Table | None) -> Iterator[Finding]:
-    """Classes that are rare or absent, groups that go with classes."""
+def counts(samples: Sequence[Sample], train: str, classes: Sequence[str], groups: Table | None) -> Iterator[Finding]:
+    """Classes that are rare or absent, above all from the split `train`; groups that go with classes."""
     splits = list(dict.fromkeys(sample.split for sample in samples))
     of = Counter((sample.split, label) for sample in samples for label in sample.labels)
     absent = [(label, split) for split in splits for label in classes if not of[split, label]]
     if absent:
         yield Finding(
-            "error" if any(split == "train" for _, split in absent) else "warning", "absent_classes",
+            "error" if any(split == train for _, split in absent) else "warning", "absent_classes",
             "Classes are absent from a split", f"{some([f'{label} in {split}' for label, split in absent])}.",
             "Split again, stratified by class, or leave the class out.",
         )  # fmt: skip
@@ -263,14 +263,14 @@ def _one_class(groups: Table) -> str:
     return f"Of one class only: {some(single)}. " if single else ""
 
 
-def _crosses(a: Sample, b: Sample) -> bool:
+def _crosses(a: Sample, b: Sample, train: str) -> bool:
     """Whether one is trained on and the other tested."""
-    return a.split != b.split and "train" in (a.split, b.split)
+    return a.split != b.split and train in (a.split, b.split)
 
 
-def _shared(samples: Sequence[Sample]) -> list[str]:
-    train = {sample.group for sample in samples if sample.split == "train" and sample.group}
-    return sorted(train & {sample.group for sample in samples if sample.split != "train"})
+def _shared(samples: Sequence[Sample], train: str) -> list[str]:
+    known = {sample.group for sample in samples if sample.split == train and sample.group}
+    return sorted(known & {sample.group for sample in samples if sample.split != train})
 
 
 def _reasons(bad: Sequence[tuple[Sample, str]]) -> str:

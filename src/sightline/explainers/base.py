@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from inspect import getattr_static
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 from torch import Tensor, nn
 
+from sightline.errors import SightlineError
 from sightline.layers import find_layer
 from sightline.passes import Pass, Target, evaluating, module, record, view_size
 
@@ -41,14 +43,24 @@ def bind(explainer: E, model: nn.Module, size: int | Sequence[int] = 224) -> E:
         size: of the images: side, (H, W) or (D, H, W); (views, H, W) for several views of each image.
 
     Raises:
-        SightlineError: the named layer does not exist, or none can be found.
+        SightlineError: that is no explainer, the named layer does not exist, or none can be found.
     """
+    if not _is_explainer(explainer):
+        raise SightlineError(
+            f"expected an explainer such as GradCAM(), got {explainer!r}: an instance, not its class or name. A "
+            "function of yours becomes one as Custom(function)."
+        )
     if not hasattr(explainer, "layer"):
         return explainer
     if explainer.layer is None:
         return cast(E, replace(cast(Any, explainer), layer=find_layer(model, size)))
     module(model, explainer.layer)
     return explainer
+
+
+def _is_explainer(given: object) -> bool:
+    # Statically: `taps` may be a property that needs the layer.
+    return callable(given) and not isinstance(given, type) and getattr_static(given, "taps", None) is not None
 
 
 def explain(model: nn.Module, image: Tensor, target: Target = None, explainer: Explainer | None = None) -> Tensor:

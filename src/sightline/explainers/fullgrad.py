@@ -19,7 +19,8 @@ class FullGrad:
     """FullGrad (Srinivas and Fleuret, NeurIPS 2019, eq. 8), as its authors' code has it.
 
     ``sum_c psi(x * dz/dx) + sum_l sum_c up(psi(b_l * dz/dv_l))`` over the results v_l of all convolutions with a bias
-    and all BatchNorms, whose bias is ``beta - gamma mean / deviation``. psi takes absolute values, subtracts the
+    and all BatchNorms, whose bias is ``beta - gamma mean / deviation``; a linear layer at every position of a (B,
+    *spatial, C) activation is a convolution of one position. psi takes absolute values, subtracts the
     smallest and divides by the largest + 1e-6, for each image and each tensor as a whole; up resizes to the image,
     corners aligned. z is the target's logit itself.
     """
@@ -35,8 +36,10 @@ class FullGrad:
         with torch.set_grad_enabled(differentiable):
             terms = products(run, target, places, differentiable=differentiable)
             image = _scaled(terms[0].flatten(0, run.channel - 1)).sum(1)
-            maps = image + sum(_resized(_scaled(term).sum(1), run.size) for term in terms[1:])
-            return run.per_image(maps)
+            of_biases = (
+                _scaled(term).sum(-1 if op.name == "linear" else 1) for op, term in zip(places, terms[1:], strict=True)
+            )
+            return run.per_image(image + sum(_resized(each, run.size) for each in of_biases))
 
 
 def biased(ops: Sequence[Op]) -> list[Op]:

@@ -1,12 +1,12 @@
 """Explainers as they are typed: a name, then arguments."""
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, cast
 
 from sightline.explainers.base import Explainer
+from sightline.naming import apart
 from sightline.words import made
 
 
@@ -37,13 +37,7 @@ def spelt(explainer: Explainer) -> str:
 
 def told_apart(explainers: Sequence[Explainer]) -> dict[str, Explainer]:
     """Each by the name of its class, with a number from the second of its kind on."""
-    seen: Counter[str] = Counter()
-    apart = {}
-    for explainer in explainers:
-        kind = type(explainer).__name__
-        seen[kind] += 1
-        apart[kind if seen[kind] == 1 else f"{kind}-{seen[kind]}"] = explainer
-    return apart
+    return dict(zip(apart([type(explainer).__name__ for explainer in explainers], "{}-{}"), explainers, strict=True))
 
 
 def _plain(value: object) -> str:

@@ -178,6 +178,8 @@ class Attack(Curve):
         """The smallest epsilon that fools the model, for every image; gathered from all processes."""
         with self.sync_context():
             index, curve, clean = (self._distinct(state) for state in (self.index, self.points, self.clean))
+        if not len(index):
+            return Minimal(index, curve)
         wrong = curve == 0
         smallest = curve.new_tensor(self.axis)[wrong.byte().argmax(1)].masked_fill(~wrong.any(1), inf)
         return Minimal(index, smallest.masked_fill(~clean, 0).masked_fill(curve.isnan().any(1), nan))

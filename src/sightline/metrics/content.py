@@ -3,9 +3,8 @@
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool
-from torch import Tensor
 
+from sightline.maps import bounding_box
 from sightline.metrics.per_image import PerImage, Scores, on_mask, one_of
 from sightline.types import Evidence, Maps, Masks
 
@@ -36,16 +35,6 @@ def content_heatmap(maps: Maps, mask: Masks, zero: Zero = "skip") -> Scores:
     return torch.where(total == 0, fill[zero].to(total), (heat * evidence).sum(1) / total)
 
 
-def box(mask: Masks) -> Bool[Tensor, "b ..."]:
-    """The smallest box that holds the pixels above 0.5 of each mask (B, *spatial); nothing where there are none."""
-    inside = torch.ones_like(mask, dtype=torch.bool)
-    for axis in range(1, mask.ndim):
-        held = (mask > 0.5).movedim(axis, 1).reshape(len(mask), mask.shape[axis], -1).any(2)
-        along = (held.cumsum(1) > 0) & (held.flip(1).cumsum(1) > 0).flip(1)
-        inside &= along.view(len(mask), *[-1 if a == axis else 1 for a in range(1, mask.ndim)])
-    return inside
-
-
 class ContentHeatmap(PerImage):
     """CH: the mean share of the maps that lies on the evidence; images without a mask are not scored.
 
@@ -67,5 +56,9 @@ class ContentHeatmap(PerImage):
 
     def score(self, evidence: Evidence) -> Scores:
         """(B,) share of each map that lies on the evidence, NaN where it is not defined."""
-        region = box(evidence.mask).to(evidence.mask) if self.region == "box" else evidence.mask
+        region = (
+            bounding_box(evidence.mask > 0.5, evidence.mask.ndim - 1).to(evidence.mask)
+            if self.region == "box"
+            else evidence.mask
+        )
         return content_heatmap(evidence.map, region, self.zero).masked_fill(~evidence.has_mask, torch.nan)

@@ -86,13 +86,13 @@ class PointingGame(PerImage):
 
     def update(self, evidence: Evidence) -> None:
         """Score a batch."""
-        if self.average != "overall":
-            self.label.append(self._checked(evidence.label))
+        label = [] if self.average == "overall" else [self._checked(evidence.label)]
         super().update(evidence)
+        self.label += label
 
     def compute(self) -> Tensor:
         """The share of hits, averaged as asked; NaN if no image was scored."""
-        if self.average == "overall":
+        if self.average == "overall" or not len(self.index):
             return super().compute()
         return mean_per_class(self._distinct(self.value), self._distinct(self.label), self.classes)
 

@@ -81,6 +81,8 @@ class Composed(PerImage):
         shown = tiled if self.size == "double" else _resized(tiled, image.shape)
         try:
             return self.found(evidence, shown, order.argmin(1), (height, width))
+        except SightlineError:
+            raise
         except (AssertionError, RuntimeError, ValueError) as error:
             of = "x".join(map(str, shown.shape[-2:]))
             raise SightlineError(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sightline.errors import SightlineError
 from sightline.explainers import Explainer, bind
 from sightline.layers import spatial
+from sightline.objectives.ranks import pooled
 from sightline.objectives.step import Step
 from sightline.objectives.weights import Varying, Weight, finite
 from sightline.passes import Pass
@@ -82,15 +83,17 @@ def classification_loss(logits: Tensor, label: Tensor, smoothing: float = 0.0) -
     """Cross-entropy for (B,) classes, mean binary cross-entropy for (B, classes) labels.
 
     Labels of -1 do not count, of whole images or of single classes; a batch of nothing else gives 0, still attached to
-    the logits. Smoothing mixes labels with the even answer, ``y (1 - smoothing) + smoothing / classes``, or ``/ 2`` for
-    (B, classes).
+    the logits. Of several processes the mean is `pooled` over all labels that count. Smoothing mixes labels with the
+    even answer, ``y (1 - smoothing) + smoothing / classes``, or ``/ 2`` for (B, classes).
     """
     known = label >= 0
     if not bool(known.any()):
-        return logits.sum() * 0
-    if label.ndim == 2:
-        return F.binary_cross_entropy_with_logits(logits[known], _smoothed(label[known], smoothing))
-    return F.cross_entropy(logits[known], label[known], label_smoothing=smoothing)
+        loss = logits.sum() * 0
+    elif label.ndim == 2:
+        loss = F.binary_cross_entropy_with_logits(logits[known], _smoothed(label[known], smoothing))
+    else:
+        loss = F.cross_entropy(logits[known], label[known], label_smoothing=smoothing)
+    return pooled(loss, known.sum())
 
 
 def image_losses(logits: Tensor, label: Tensor, smoothing: float = 0.0) -> Tensor:

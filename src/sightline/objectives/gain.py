@@ -13,6 +13,7 @@ from sightline.explainers import GradCAM
 from sightline.explainers.arguments import number, one_of
 from sightline.maps import hat, per_map, resize, separable, soft_mask
 from sightline.objectives.base import Objective, filling, nonnegative, single_label
+from sightline.objectives.ranks import pooled
 from sightline.objectives.step import Step
 from sightline.objectives.weights import Weight
 from sightline.types import Batch
@@ -140,9 +141,9 @@ def _classes(step: Step, batch: Batch) -> tuple[list[Tensor], Tensor]:
 
 
 def _mean(values: Tensor, pairs: Tensor) -> Tensor:
-    """The mean of (rounds, B) values over each image's pairs, then over the images that have any; 0 if none has."""
-    per_image = (values * pairs).sum(0) / pairs.sum(0).clamp(min=1)
-    return per_image.sum() / pairs.any(0).sum().clamp(min=1)
+    """The mean of (rounds, B) values over each image's pairs, then over all processes' images that have any, or 0."""
+    per_image, count = (values * pairs).sum(0) / pairs.sum(0).clamp(min=1), pairs.any(0).sum()
+    return pooled(per_image.sum() / count.clamp(min=1), count)
 
 
 def _mask(batch: Batch, target: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from sightline.explainers.arguments import one_of
 from sightline.layers import probe
 from sightline.maps import normalize, resize
 from sightline.objectives.base import Objective, nonnegative, single_label
+from sightline.objectives.ranks import pooled_mean
 from sightline.objectives.step import Step
 from sightline.objectives.weights import Weight
 from sightline.passes import evaluating
@@ -108,7 +109,7 @@ class GC(Objective):
         run = step.run(images, self.explainers, update=self.bn_update == "all" and bool(plan.layout))
         losses = self._losses(step, batch.image, target, images, plan)
         return {
-            "gc": torch.cat(losses).mean() if losses else run.logits.sum() * 0,
+            "gc": pooled_mean(torch.cat(losses) if losses else run.logits.flatten()[:0]),
             "gc_left_out": batch.image.new_tensor(plan.left_out / max(1, int(present.any(1).sum()))),
         }
 

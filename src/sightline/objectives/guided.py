@@ -24,23 +24,26 @@ class Guided(nn.Module):
 
     Args:
         model: a classifier; `sightline.load_model` makes one with normalisation inside.
-        objectives: at least one; CE keeps every parameter in the graph.
+        objectives: one or more; CE keeps every parameter in the graph.
         size: side of the images, or their (H, W) or (D, H, W); used once, to find the layers the explainers read.
 
     Raises:
         SightlineError: no objective, two terms of one name, or a layer that cannot be found.
     """
 
-    def __init__(self, model: nn.Module, objectives: Iterable[nn.Module], size: int | Sequence[int] = 224) -> None:
+    def __init__(
+        self, model: nn.Module, objectives: Objective | Iterable[nn.Module], size: int | Sequence[int] = 224
+    ) -> None:
         super().__init__()
         self.model = model
         self.epoch: float | None = None
         self._looked = False
-        objectives = list(objectives)
+        objectives = [objectives] if isinstance(objectives, Objective) else list(objectives)
         for objective in objectives:
             if not isinstance(objective, Objective):
                 raise SightlineError(
-                    f"{type(objective).__name__} is not an Objective: subclass it and return named terms."
+                    f"objectives: {objective!r} is not an Objective, such as CE(). One of your own subclasses it and "
+                    "returns named terms."
                 )
         self.objectives = nn.ModuleList(objectives)
         names = [name for objective in self._each() for name in objective.weights]

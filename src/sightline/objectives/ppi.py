@@ -22,6 +22,7 @@ from sightline.maps import (
     top_k_threshold,
 )
 from sightline.objectives.base import Objective, filling, labelled, nonnegative, single_label
+from sightline.objectives.ranks import pooled
 from sightline.objectives.step import Step
 from sightline.objectives.weights import Weight
 from sightline.passes import Target
@@ -255,5 +256,6 @@ class PPI(Objective):
 
 
 def _mean(values: Tensor, counted: Tensor) -> Tensor:
-    """The mean of (B,) values over the images `counted`; 0, still attached, if there are none."""
-    return values.where(counted, 0).sum() / counted.sum().clamp(min=1)
+    """The mean of (B,) values over all processes' images `counted`; 0, still attached, if there are none."""
+    count = counted.sum()
+    return pooled(values.where(counted, 0).sum() / count.clamp(min=1), count)

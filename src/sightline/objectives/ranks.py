@@ -24,13 +24,19 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     return sum_over_ranks(value) / world()[1]
 
 
-def pooled_mean(values: Tensor) -> Tensor:
-    """A scalar whose mean over processes is the mean of the (n,) values of them all, or 0 if nobody has any.
+def pooled(mean: Tensor, count: Tensor) -> Tensor:
+    """The `mean` of `count` own values, so weighted that its mean over processes is that of the values of them all.
 
-    DDP averages gradients over processes: they too are then those of one process that holds all values.
+    DDP averages gradients over processes: they too are then those of one process that holds all values. `count` is a
+    detached scalar; who has 0 values hands in a mean of 0. Alone, the mean is returned as it is.
     """
-    count = sum_over_ranks(torch.tensor(len(values), device=values.device))
-    return values.sum() * world()[1] / count.clamp(min=1)
+    size = world()[1]
+    return mean if size == 1 else mean * count * size / sum_over_ranks(count).clamp(min=1)
+
+
+def pooled_mean(values: Tensor) -> Tensor:
+    """The mean of (n,) own values, `pooled`; 0 if nobody has any."""
+    return pooled(values.sum() / max(len(values), 1), torch.tensor(len(values), device=values.device))
 
 
 def gathered(rows: Tensor) -> tuple[Tensor, int]:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from sightline.catalogue import Metric, metric
 from sightline.errors import SightlineError
 from sightline.files import read_json
+from sightline.naming import apart
 from sightline.report.numbers import ACCURACY, F1_OVERALL, Difference, Estimate, known
 
 Point = tuple[float, float]
@@ -233,18 +234,13 @@ def _audit(folder: Path) -> Audit:
 
 
 def _side_by_side(audits: Sequence[Audit]) -> Split:
-    named = dict(zip(_unique([str(audit.summary["run"]) for audit in audits]), audits, strict=True))
+    named = dict(zip(apart([str(audit.summary["run"]) for audit in audits]), audits, strict=True))
     first = audits[0].summary
     metrics = {
         metric: {run: Estimate.of(audit.summary["metrics"].get(metric)) for run, audit in named.items()}
         for metric in dict.fromkeys(key for audit in audits for key in audit.summary["metrics"])
     }
     return Split(first["split"], named, metrics, {}, next(iter(named)), first["level"], first["data"])
-
-
-def _unique(names: Sequence[str]) -> list[str]:
-    """Number the repeated names: a, a -> a, a (2)."""
-    return [n if (k := names[: i + 1].count(n)) == 1 else f"{n} ({k})" for i, n in enumerate(names)]
 
 
 def _told_apart(found: Sequence[Split]) -> list[Split]:
@@ -281,7 +277,7 @@ def runs(of_splits: Sequence[Split], folders: Sequence[Path] = ()) -> list[Run]:
     given = {folder.resolve(): read_run(folder.name, folder.resolve()) for folder in map(_trained, folders)}
     homes = {name: _home(name, of_splits, given) for name in names(of_splits)}
     others = [run for folder, run in given.items() if folder not in homes.values()]
-    known = _unique([*homes, *(run.name for run in others)])[len(homes) :]
+    known = apart([*homes, *(run.name for run in others)])[len(homes) :]
     return [read_run(name, home) for name, home in homes.items()] + [
         replace(run, name=name) for run, name in zip(others, known, strict=True)
     ]
