@@ -90,6 +90,12 @@ def test_the_scores_do_not_depend_on_the_batch_size(home):
     pd.testing.assert_frame_equal(*frames, rtol=1e-4, atol=1e-5)
 
 
+def test_runs_of_one_name_are_audited_into_folders_of_their_own(home):
+    shutil.copytree("runs/plain", "others/plain")
+    assert main(["audit", "runs/plain", "others/plain", "runs/guided", "--out", "both"]) == 0
+    assert {path.name for path in (home / "both").iterdir()} == {"plain", "plain-2", "guided"}
+
+
 def test_parquet_equals_csv(home):
     pytest.importorskip("pyarrow")
     assert main(["audit", "runs/guided", "--out", "a"]) == 0

@@ -93,6 +93,14 @@ def test_a_run_directory_holds_everything(config, tmp_path):
     assert sum(bool(row["val_accuracy"]) for row in log(out)) == 2
 
 
+def test_a_recipe_may_come_as_its_file(config, tmp_path):
+    one = train(config("training.epochs=1"), tmp_path / "one")
+    two = train(one / "recipe.yaml", tmp_path / "two")
+    assert all(torch.equal(a, b) for a, b in zip(weights(one).values(), weights(two).values(), strict=True))
+    with pytest.raises(SightlineError, match="no-such"):
+        train(tmp_path / "no-such.yaml", tmp_path / "three")
+
+
 def test_training_learns_and_a_file_gets_a_line_for_each_epoch(config, tmp_path, capfd):
     out = train(
         config(
