@@ -460,14 +460,14 @@ def test_unusable_regions_are_refused(tmp_path: Path) -> None:
         (lambda: StochasticPointingGame(runs=0), "runs=0"),
         (lambda: StochasticPointingGame(seed=-1), "seed=-1"),
         (lambda: StochasticPointingGame(points=None, runs=5), "points=None, which is exact, in 1 run"),
-        (lambda: StochasticPointingGame(zero="skp"), r"zero='skp'. Did you mean 'skip'\?"),
-        (lambda: ContentHeatmap(region="boxes"), r"region='boxes'. Did you mean 'box'\?"),
-        (lambda: NQH("twice"), r"NQH: size='twice'. Known: 'double', 'same'"),
+        (lambda: StochasticPointingGame(zero="skp"), r"zero='skp'\). Did you mean 'skip'\?"),
+        (lambda: ContentHeatmap(region="boxes"), r"region='boxes'\). Did you mean 'box'\?"),
+        (lambda: NQH("twice"), r"NQH\(size='twice'\). Known: 'double', 'same'"),
         (lambda: NQH(seed=-1), "NQH: seed=-1 must be 0 or more"),
         (lambda: IoU(0), "IoU: threshold=0 must be a share"),
         (lambda: Dice(1.0), "Dice: threshold=1.0 must be a share"),
         (lambda: IoU(float("nan")), "threshold=nan"),
-        (lambda: RegionMass(torch.ones(2, 2), "none"), "RegionMass: zero='none'. Known"),
+        (lambda: RegionMass(torch.ones(2, 2), "none"), r"RegionMass\(zero='none'\). Known"),
     ],
 )
 def test_unusable_arguments_are_refused(make: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -354,7 +354,7 @@ def test_class_averages_by_hand() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ContentHeatmap("unifrom"), r"zero='unifrom'. Did you mean 'uniform'\?"),
+        (lambda: ContentHeatmap("unifrom"), r"zero='unifrom'\). Did you mean 'uniform'\?"),
         (lambda: PointingGame(-1), "margin=-1 must be a number of pixels"),
         (lambda: PointingGame(float("nan")), "margin=nan"),
         (lambda: PointingGame(average="official"), "classes=None"),

@@ -155,7 +155,7 @@ def test_one_audit_gives_all(tmp_path: Path) -> None:
         (lambda: FGSM((1, nan)), "nan"),
         (lambda: PGD(steps=0), "steps=0"),
         (lambda: PGD(seed=-1), "seed=-1"),
-        (lambda: FlipRate("brightnes"), r"FlipRate: under='brightnes'. Did you mean 'brightness'\?"),
+        (lambda: FlipRate("brightnes"), r"FlipRate\(under='brightnes'\). Did you mean 'brightness'\?"),
         (lambda: classification(1), "classes=1"),
     ],
 )

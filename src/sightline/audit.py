@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from sightline import __version__, models, recipe
+from sightline.arguments import one_of
 from sightline.data import Source
 from sightline.errors import SightlineError
 from sightline.explainers import Explainer, GradCAM, bind
@@ -25,7 +26,6 @@ from sightline.explainers.base import mapped
 from sightline.explainers.names import told_apart
 from sightline.files import whole, write_json
 from sightline.metrics import ContentHeatmap, Curve, PerImage, PointingGame
-from sightline.metrics.per_image import one_of
 from sightline.naming import apart
 from sightline.passes import Pass, evaluating, logits_of, record
 from sightline.progress import progress_bar

@@ -11,9 +11,10 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from sightline.arguments import at_least
 from sightline.compat import repair_torchvision, require
 from sightline.errors import SightlineError, did_you_mean
-from sightline.explainers.arguments import Reduce, at_least, check_reduce, settled
+from sightline.explainers.arguments import Reduce, check_reduce, settled
 from sightline.explainers.borrow import Options, as_map, blaming, divided, frozen, lent, plain, refuse, tensor
 from sightline.layers import spatial
 from sightline.passes import Pass, Target, module, record

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import numpy as np
 from torch import Tensor
 
-from sightline.explainers.arguments import Reduce, at_least, check_reduce, number, one_of, reduced
+from sightline.arguments import at_least, number, one_of
+from sightline.explainers.arguments import Reduce, check_reduce, reduced
 from sightline.explainers.rerun import weighted_gradients
 from sightline.passes import Pass, Target
 
@@ -44,10 +45,10 @@ class IntegratedGradients:
 
     def __post_init__(self) -> None:
         check_reduce(self)
-        one_of(get_args(Method), self, "method")
+        one_of(self, "method", self.method, Method)
         at_least(2 if self.method == "riemann_trapezoid" else 1, self, "steps")
         at_least(1, self, "batch_size")
-        number(self, "baseline")
+        number(self, "baseline", self.baseline)
 
     def __call__(self, run: Pass, target: Target = None, *, differentiable: bool = False) -> Tensor:
         """(B, *spatial) map at the image's resolution, signed under "sum"."""

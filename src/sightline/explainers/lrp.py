@@ -9,9 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from sightline.arguments import number, one_of
 from sightline.errors import SightlineError, did_you_mean
 from sightline.explainers import rules
-from sightline.explainers.arguments import Reduce, check_reduce, number, reduced
+from sightline.explainers.arguments import Reduce, check_reduce, reduced
 from sightline.ops import Op
 from sightline.passes import Pass, Target
 
@@ -76,9 +77,8 @@ class LRP:
     def __post_init__(self) -> None:
         check_reduce(self)
         for name in ("eps", "gamma", "alpha", "beta"):
-            number(self, name, low=0)
-        if self.composite not in COMPOSITES:
-            raise SightlineError(f"LRP(composite={self.composite!r}). {did_you_mean(self.composite, COMPOSITES)}")
+            number(self, name, getattr(self, name), low=0)
+        one_of(self, "composite", self.composite, tuple(COMPOSITES))
         for place in ("first", "conv", "dense"):
             known = _RULES if place == "first" else _RULES[:-1]
             if (rule := getattr(self, place)) is not None and rule not in known:

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from sightline.explainers.arguments import at_least, number, one_of
+from sightline.arguments import at_least, number, one_of
 from sightline.explainers.rerun import untouched
 from sightline.maps import hat, separable
 from sightline.passes import Pass, Target, record
@@ -49,11 +49,11 @@ class RISE:
     ruled: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        one_of(get_args(Score), self, "score")
+        one_of(self, "score", self.score, Score)
         at_least(1, self, "masks", "cells", "batch_size")
         at_least(0, self, "seed")
-        number(self, "keep", 1e-6, 1)
-        number(self, "fill")
+        number(self, "keep", self.keep, 1e-6, 1)
+        number(self, "fill", self.fill)
 
     def __call__(self, run: Pass, target: Target = None, *, differentiable: bool = False) -> Tensor:
         """(B, *spatial) map at the image's resolution, non-negative unless the score is the logit."""

@@ -6,7 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sightline.explainers.arguments import Reduce, at_least, check_reduce, number, reduced
+from sightline.arguments import at_least, number
+from sightline.explainers.arguments import Reduce, check_reduce, reduced
 from sightline.explainers.rerun import weighted_gradients
 from sightline.passes import Pass, Target
 
@@ -45,7 +46,7 @@ class SmoothGrad:
         check_reduce(self)
         at_least(1, self, "samples", "batch_size")
         at_least(0, self, "seed")
-        number(self, "noise", 0)
+        number(self, "noise", self.noise, 0)
 
     def __call__(self, run: Pass, target: Target = None, *, differentiable: bool = False) -> Tensor:
         """(B, *spatial) map at the image's resolution, signed under "sum"; non-negative if squared."""

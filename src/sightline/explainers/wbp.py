@@ -6,7 +6,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from sightline.explainers.arguments import Reduce, check_reduce, one_of, reduced
+from sightline.arguments import one_of
+from sightline.explainers.arguments import Reduce, check_reduce, reduced
 from sightline.explainers.rules import linearised
 from sightline.functions import RECTIFIERS
 from sightline.ops import Op
@@ -45,7 +46,7 @@ class WBP:
     once: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        one_of(("auto", "autograd", "surrogate"), self, "engine")
+        one_of(self, "engine", self.engine, ("auto", "autograd", "surrogate"))
         check_reduce(self)
 
     @property

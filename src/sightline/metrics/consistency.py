@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from sightline.arguments import one_of
 from sightline.contrast import Anchor, cgc_loss
 from sightline.errors import SightlineError
-from sightline.metrics.per_image import PerImage, Scores, channel_of, first_of_each, one_of
+from sightline.metrics.per_image import PerImage, Scores, channel_of, first_of_each
 from sightline.metrics.steps import one_size
 from sightline.seeds import seeded
 from sightline.types import Evidence
@@ -68,7 +69,7 @@ class CGCLoss(PerImage):
                 f"CGCLoss: group={group}, tau={tau}, seed={seed}: expected a group of 2 images or more, a temperature "
                 "above 0 and a seed of 0 or more."
             )
-        self.group, self.tau, self.anchor, self.seed = group, tau, one_of("CGCLoss", "anchor", anchor, Anchor), seed
+        self.group, self.tau, self.anchor, self.seed = group, tau, one_of(self, "anchor", anchor, Anchor), seed
         self._size: tuple[int, ...] = ()
         for name in ("open_index", "open_map", "open_view"):
             self.add_state(name, default=[], dist_reduce_fx="cat")

@@ -4,8 +4,9 @@ from typing import Any, Literal
 
 import torch
 
+from sightline.arguments import one_of
 from sightline.maps import bounding_box
-from sightline.metrics.per_image import PerImage, Scores, on_mask, one_of
+from sightline.metrics.per_image import PerImage, Scores, on_mask
 from sightline.types import Evidence, Maps, Masks
 
 Zero = Literal["skip", "uniform", "zero"]
@@ -51,8 +52,8 @@ class ContentHeatmap(PerImage):
 
     def __init__(self, zero: Zero = "skip", region: Region = "mask", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.zero = one_of("ContentHeatmap", "zero", zero, Zero)
-        self.region = one_of("ContentHeatmap", "region", region, Region)
+        self.zero = one_of(self, "zero", zero, Zero)
+        self.region = one_of(self, "region", region, Region)
 
     def score(self, evidence: Evidence) -> Scores:
         """(B,) share of each map that lies on the evidence, NaN where it is not defined."""

@@ -5,7 +5,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Callable
 from itertools import count
-from typing import Any, ClassVar, TypeVar, get_args
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sightline.compat import repair_torchvision
-from sightline.errors import SightlineError, did_you_mean
+from sightline.errors import SightlineError
 from sightline.maps import resize
 from sightline.types import Evidence, Images, Maps, Masks, warn_of_normalised, within
 
@@ -25,7 +25,6 @@ from torchmetrics.utilities import dim_zero_cat  # noqa: E402
 log = logging.getLogger(__name__)
 
 Scores = Float[Tensor, " b"]
-Word = TypeVar("Word", bound=str)
 _instances = count()
 
 
@@ -213,14 +212,3 @@ def channel_of(image: Images, mask: Masks) -> int:
 def drawn(index: Int[Tensor, " b"], seed: int, draw: Callable[[np.random.Generator], npt.NDArray[Any]]) -> Tensor:
     """(B, ...) what `draw` draws for each image: by its index alone, however the images are batched."""
     return torch.from_numpy(np.stack([draw(np.random.default_rng([seed, i])) for i in index.tolist()]))
-
-
-def one_of(metric: str, argument: str, value: Word, words: Any) -> Word:
-    """`value` if it is one of the words of the Literal `words`.
-
-    Raises:
-        SightlineError: it is not; the message names the metric and its argument.
-    """
-    if value not in get_args(words):
-        raise SightlineError(f"{metric}: {argument}={value!r}. {did_you_mean(str(value), get_args(words))}")
-    return value

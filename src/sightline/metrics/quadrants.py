@@ -7,10 +7,11 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from sightline.arguments import one_of
 from sightline.errors import SightlineError
 from sightline.maps import resize
 from sightline.metrics.content import content_heatmap
-from sightline.metrics.per_image import PerImage, Scores, drawn, one_of
+from sightline.metrics.per_image import PerImage, Scores, drawn
 from sightline.types import Evidence, Images, Labels, Logits, Maps
 from sightline.views import composite, quadrant
 
@@ -64,7 +65,7 @@ class Composed(PerImage):
         super().__init__(**kwargs)
         if seed < 0:
             raise SightlineError(f"{type(self).__name__}: seed={seed} must be 0 or more.")
-        self.size, self.seed = one_of(type(self).__name__, "size", size, Size), seed
+        self.size, self.seed = one_of(self, "size", size, Size), seed
 
     @abstractmethod
     def found(self, evidence: Evidence, shown: Images, cell: Int[Tensor, " b"], size: tuple[int, int]) -> Scores:

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from sightline.arguments import one_of
 from sightline.errors import SightlineError
 from sightline.metrics.content import Zero, content_heatmap
-from sightline.metrics.per_image import PerImage, Scores, one_of
+from sightline.metrics.per_image import PerImage, Scores
 from sightline.types import Evidence
 
 
@@ -37,7 +38,7 @@ class RegionMass(PerImage):
 
     def __init__(self, region: str | Path | Tensor, zero: Zero = "skip", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.region, self.zero = region, one_of("RegionMass", "zero", zero, Zero)
+        self.region, self.zero = region, one_of(self, "zero", zero, Zero)
         self._marked = (region > 0.5).cpu() if isinstance(region, Tensor) else _read(Path(region))
         if not self._marked.any():
             of = "the tensor" if isinstance(region, Tensor) else region

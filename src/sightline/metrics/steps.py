@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sightline.arguments import one_of
 from sightline.errors import SightlineError
-from sightline.metrics.per_image import Curve, PerImage, Scores, channel_of, fitted, one_of
+from sightline.metrics.per_image import Curve, PerImage, Scores, channel_of, fitted
 from sightline.types import Evidence, Images, Labels, Logits, Maps
 
 Of = Literal["prediction", "target"]
@@ -93,7 +94,7 @@ class Stepwise(Curve):
     def __init__(self, step: int | None = None, of: Of = "prediction", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         pixels_in(step, (1,))
-        self.step, self.of = step, one_of(type(self).__name__, "of", of, Of)
+        self.step, self.of = step, one_of(self, "of", of, Of)
         self.needs = (*type(self).needs, *(("target",) if of == "target" else ()))
         self._size: tuple[int, ...] = ()
 

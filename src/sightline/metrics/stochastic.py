@@ -6,10 +6,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sightline.arguments import one_of
 from sightline.errors import SightlineError
 from sightline.metrics.content import Zero, content_heatmap
 from sightline.metrics.distance import checked_margin, near
-from sightline.metrics.per_image import PerImage, Scores, drawn, on_mask, one_of
+from sightline.metrics.per_image import PerImage, Scores, drawn, on_mask
 from sightline.types import Evidence, Maps, Masks
 
 
@@ -113,7 +114,7 @@ class StochasticPointingGame(PerImage):
             )
         self.margin = checked_margin("StochasticPointingGame", margin)
         self.points, self.runs, self.seed = points, runs, seed
-        self.zero = one_of("StochasticPointingGame", "zero", zero, Zero)
+        self.zero = one_of(self, "zero", zero, Zero)
         self.add_state("rates", default=[], dist_reduce_fx="cat")
 
     def score(self, evidence: Evidence) -> Scores:

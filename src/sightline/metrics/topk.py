@@ -6,9 +6,10 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
+from sightline.arguments import one_of
 from sightline.errors import SightlineError
 from sightline.maps import resize
-from sightline.metrics.per_image import Curve, Scores, channel_of, one_of
+from sightline.metrics.per_image import Curve, Scores, channel_of
 from sightline.metrics.steps import Curves, Predict, at_size_of, origin_of, ranked
 from sightline.types import Evidence, Images, Labels, Logits, Maps
 
@@ -96,8 +97,8 @@ class TopKDrop(Curve):
         super().__init__(**kwargs)
         if not k or min(k) < 1 or sorted(set(k)) != list(k):
             raise SightlineError(f"TopKDrop: k={list(k)}: expected ascending numbers of entries, 1 or more.")
-        self.k, self.of = tuple(k), one_of("TopKDrop", "of", of, Kind)
-        self.target = one_of("TopKDrop", "target", target, Target)
+        self.k, self.of = tuple(k), one_of(self, "of", of, Kind)
+        self.target = one_of(self, "target", target, Target)
 
     def curve(self, evidence: Evidence) -> Curves:
         """(B, len(k)) drops, NaN where the map is zero everywhere."""

@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sightline.arguments import one_of
 from sightline.errors import SightlineError
-from sightline.metrics.per_image import Curve, Scores, channel_of, one_of
+from sightline.metrics.per_image import Curve, Scores, channel_of
 from sightline.types import Evidence, Images, Maps
 from sightline.views import surrounded
 
@@ -65,7 +66,7 @@ class Variation(Curve):
 
     def __init__(self, under: Under = "background", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.under = one_of(type(self).__name__, "under", under, Under)
+        self.under = one_of(self, "under", under, Under)
         self.key = f"{type(self).key}_{under}"
         self.needs = (*type(self).needs, *(("others",) if under == "background" else ()))
 

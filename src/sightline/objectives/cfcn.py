@@ -5,8 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sightline.arguments import one_of
 from sightline.explainers import GradCAM
-from sightline.explainers.arguments import one_of
 from sightline.maps import resize, resize_transposed
 from sightline.objectives.base import Objective, evidence, labelled, layer_maps, nonnegative, single_label
 from sightline.objectives.step import Step
@@ -95,10 +95,10 @@ class CFCN(Objective):
         self.weights = nonnegative(cfcn=weight)
         self.explainers = (GradCAM(layer, elementwise=True),)
         self.variant, self.resize, self.dead, self.absent = variant, resize, dead, absent
-        one_of(("F", "C"), self, "variant")
-        one_of(("maps", "masks"), self, "resize")
-        one_of(("literal", "ignore"), self, "dead")
-        one_of(("ignore", "literal"), self, "absent")
+        one_of(self, "variant", self.variant, ("F", "C"))
+        one_of(self, "resize", self.resize, ("maps", "masks"))
+        one_of(self, "dead", self.dead, ("literal", "ignore"))
+        one_of(self, "absent", self.absent, ("ignore", "literal"))
 
     def forward(self, step: Step, batch: Batch) -> dict[str, Tensor]:
         if self.variant == "F":

@@ -7,10 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sightline.arguments import one_of
 from sightline.contrast import Anchor, contrast, unit_pair
 from sightline.errors import SightlineError, did_you_mean
 from sightline.explainers import GradCAM
-from sightline.explainers.arguments import one_of
 from sightline.objectives.base import Objective, classification_loss, nonnegative, single_label
 from sightline.objectives.ranks import gathered, pooled_mean
 from sightline.objectives.step import Step
@@ -83,9 +83,9 @@ class CGC(Objective):
             raise SightlineError(f"tau is {tau}: expected a temperature above 0; the paper uses 0.5.")
         self.preset, self.on = preset, on
         self.anchor: Anchor = anchor or ("aug" if preset == "official" else "orig")
-        one_of(("paper", "official"), self, "preset")
-        one_of(("orig", "aug"), self, "anchor")
-        one_of(("all", "unlabelled"), self, "on")
+        one_of(self, "preset", self.preset, ("paper", "official"))
+        one_of(self, "anchor", self.anchor, ("orig", "aug"))
+        one_of(self, "on", self.on, ("all", "unlabelled"))
         self.ce_on = self._classified(ce_on)
         self.weights = nonnegative(cgc=weight, **{f"cgc_ce_{view}": 1.0 for view in self.ce_on})
         self.explainers = (GradCAM(layer, elementwise=True),)

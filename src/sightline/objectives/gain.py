@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sightline.arguments import number, one_of
 from sightline.errors import SightlineError
 from sightline.explainers import GradCAM
-from sightline.explainers.arguments import number, one_of
 from sightline.maps import hat, per_map, resize, separable, soft_mask
 from sightline.objectives.base import Objective, filling, nonnegative, single_label
 from sightline.objectives.ranks import pooled
@@ -92,11 +92,11 @@ class GAIN(Objective):
         self.explainers = (HeldGradCAM(layer) if order == 1 else GradCAM(layer),)
         self.sigma, self.omega, self.order, self.score = sigma, omega, order, score
         self.align_corners, self.bn_update, self.fill = align_corners, bn_update, fill
-        number(self, "sigma", 0, 1)
-        number(self, "omega", 1e-6)
-        one_of((1, 2), self, "order")
-        one_of(("prob", "logit"), self, "score")
-        one_of(("clean", "all"), self, "bn_update")
+        number(self, "sigma", self.sigma, 0, 1)
+        number(self, "omega", self.omega, 1e-6)
+        one_of(self, "order", self.order, (1, 2))
+        one_of(self, "score", self.score, ("prob", "logit"))
+        one_of(self, "bn_update", self.bn_update, ("clean", "all"))
         if fill is not None and not all(map(isfinite, [fill] if isinstance(fill, int | float) else fill)):
             raise SightlineError(f"GAIN(fill={fill!r}): expected finite numbers.")
 

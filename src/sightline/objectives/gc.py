@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sightline.arguments import one_of
 from sightline.errors import SightlineError
 from sightline.explainers import GradCAM
-from sightline.explainers.arguments import one_of
 from sightline.layers import probe
 from sightline.maps import normalize, resize
 from sightline.objectives.base import Objective, nonnegative, single_label
@@ -90,10 +90,10 @@ class GC(Objective):
         self.composites, self.bn_update, self.cells = composites, bn_update, cells
         self.reduction: Reduction = reduction
         self.detach_target, self.official_alexnet = detach_target, official_alexnet
-        one_of(("shared", "own"), self, "composites")
-        one_of(("mean", "sum"), self, "reduction")
-        one_of(("all", "clean"), self, "bn_update")
-        one_of(("full", "half"), self, "cells")
+        one_of(self, "composites", self.composites, ("shared", "own"))
+        one_of(self, "reduction", self.reduction, ("mean", "sum"))
+        one_of(self, "bn_update", self.bn_update, ("all", "clean"))
+        one_of(self, "cells", self.cells, ("full", "half"))
 
     def bind(self, model: nn.Module, size: int | Sequence[int]) -> None:
         super().bind(model, size)

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sightline.arguments import one_of
 from sightline.errors import SightlineError, did_you_mean
-from sightline.explainers.arguments import one_of
 from sightline.layers import candidates
 from sightline.objectives.base import Objective, evidence, layer_maps, nonnegative
 from sightline.objectives.step import Step
@@ -64,7 +64,7 @@ class Outside(Objective):
         self.weights = nonnegative(outside=weight)
         self.layers = layers
         if isinstance(layers, str):
-            one_of(("activations",), self, "layers")
+            one_of(self, "layers", self.layers, ("activations",))
 
     def bind(self, model: nn.Module, size: int | Sequence[int]) -> None:
         """Settle on `layers`."""

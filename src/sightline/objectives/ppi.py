@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sightline.arguments import number, one_of
 from sightline.errors import SightlineError
 from sightline.explainers import WBP, Explainer
-from sightline.explainers.arguments import number, one_of
 from sightline.maps import (
     Scale,
     adaptive_threshold,
@@ -151,15 +151,15 @@ class PPI(Objective):
         self._check_together()
 
     def _check(self) -> None:
-        one_of(tuple(_MASKS), self, "mask")
-        one_of(("capped", "one_vs_others", "uncapped"), self, "contrast")
-        one_of(("max", "abs_max", "minmax", "none"), self, "scale")
-        one_of(("mean", "raw_sum", "mask", "all_classes"), self, "reg")
-        one_of(("own", "same"), self, "ad_target")
-        one_of(("clean", "all"), self, "bn_update")
-        number(self, "sigma")
-        number(self, "omega", 1e-6)
-        number(self, "k", 0)
+        one_of(self, "mask", self.mask, tuple(_MASKS))
+        one_of(self, "contrast", self.contrast, ("capped", "one_vs_others", "uncapped"))
+        one_of(self, "scale", self.scale, ("max", "abs_max", "minmax", "none"))
+        one_of(self, "reg", self.reg, ("mean", "raw_sum", "mask", "all_classes"))
+        one_of(self, "ad_target", self.ad_target, ("own", "same"))
+        one_of(self, "bn_update", self.bn_update, ("clean", "all"))
+        number(self, "sigma", self.sigma)
+        number(self, "omega", self.omega, 1e-6)
+        number(self, "k", self.k, 0)
 
     def _check_together(self) -> None:
         soft, whole = self.mask.startswith("soft"), self.k >= 1 and self.k % 1 == 0

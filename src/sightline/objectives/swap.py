@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sightline.explainers.arguments import number, one_of
+from sightline.arguments import number, one_of
 from sightline.maps import bounding_box, per_map
 from sightline.objectives.base import Objective, classification_loss, evidence, nonnegative, share
 from sightline.objectives.step import Step
@@ -38,9 +38,9 @@ class OtherContext(Objective):
     def choose(self, outside: str, sigma: float, hide: str | None) -> None:
         """Take and check the arguments of `ContextSwap` that say what stands around the evidence."""
         self.outside, self.sigma, self.hide = outside, sigma, hide
-        one_of(("swap", "blur", "mean", "noise"), self, "outside")
-        one_of((None, "box", "mask"), self, "hide")
-        number(self, "sigma", 1e-6)
+        one_of(self, "outside", self.outside, ("swap", "blur", "mean", "noise"))
+        one_of(self, "hide", self.hide, (None, "box", "mask"))
+        number(self, "sigma", self.sigma, 1e-6)
 
     def elsewhere(self, step: Step, batch: Batch) -> Tensor:
         """(B, C, *spatial) images whose surroundings were replaced; those without a mask are as they were."""
