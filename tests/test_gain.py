@@ -14,7 +14,7 @@ from nets import Deep, Residual, Views, Volume, double
 from sightline import Guided
 from sightline.errors import SightlineError
 from sightline.objectives import CE, GAIN, Scheduled
-from sightline.objectives.gain import min_max, upsampled
+from sightline.objectives.gain import min_max
 from sightline.types import Batch
 
 SETTINGS = {
@@ -143,15 +143,6 @@ def test_values_and_gradients_against_loops(order, labels):
     got, expected = (torch.autograd.grad(value, list(net.parameters())) for value in (loss, left + 10 * outside))
     for g, e in zip(got, expected, strict=True):
         torch.testing.assert_close(g, e, rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize("align_corners", [False, True])
-@pytest.mark.parametrize(("sources", "size"), [((3, 4), (9, 11)), ((2, 3, 4), (5, 6, 7)), ((1, 5), (4, 5))])
-def test_upsampling_is_interpolation(sources, size, align_corners):
-    maps = torch.rand(2, *sources).double()
-    mode = "bilinear" if len(size) == 2 else "trilinear"
-    expected = F.interpolate(maps.unsqueeze(1), size, mode=mode, align_corners=align_corners).squeeze(1)
-    torch.testing.assert_close(upsampled(maps, size, align_corners), expected)
 
 
 @pytest.mark.parametrize(("net", "shape", "size"), [(Volume, (1, 6, 8, 8), (6, 8, 8)), (Views, (3, 1, 8, 8), 8)])

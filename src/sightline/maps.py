@@ -14,10 +14,11 @@ _MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 Scale = Literal["max", "abs_max", "minmax", "none"]
 
 
-def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
+def resize(maps: Tensor, size: Sequence[int], *, align_corners: bool = False) -> Tensor:
     """Resize (B, *spatial) or (B, C, *spatial) linearly along each axis to `size`.
 
-    Half-pixel centres, edges clamped, no antialiasing: `align_corners=False`, here and everywhere in sightline.
+    Half-pixel centres, edges clamped, no antialiasing: `align_corners=False`, everywhere in sightline where no paper's
+    code says otherwise. With `align_corners` the centres of the corner cells lie over each other.
 
     Raises:
         SightlineError: `size` names more or fewer axes than the maps have.
@@ -28,7 +29,8 @@ def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
     extra = maps.ndim - len(size)
     if len(size) not in _MODES or extra not in (1, 2):
         raise SightlineError(f"cannot resize maps of shape {tuple(maps.shape)} to {size}: expected (B, *spatial).")
-    out = F.interpolate(maps if extra == 2 else maps.unsqueeze(1), size, mode=_MODES[len(size)], align_corners=False)
+    planes = maps if extra == 2 else maps.unsqueeze(1)
+    out = F.interpolate(planes, size, mode=_MODES[len(size)], align_corners=align_corners)
     return out if extra == 2 else out.squeeze(1)
 
 

@@ -14,7 +14,10 @@ from sightline.passes import Pass, Target, evaluating, module, record, view_size
 
 @runtime_checkable
 class Explainer(Protocol):
-    """A frozen dataclass: hashable, comparable, printable, constructible from YAML."""
+    """A frozen dataclass: hashable, comparable, printable, constructible from YAML.
+
+    One that takes a single gradient of its pass may say so, ``once = True``: the pass then need not keep its graph.
+    """
 
     @property
     def taps(self) -> tuple[str, ...]:

@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from sightline.maps import resize
 from sightline.ops import Op
 from sightline.passes import Pass, Target, rank
-
-_MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,8 @@ class FullGrad:
             of_biases = (
                 _scaled(term).sum(-1 if op.name == "linear" else 1) for op, term in zip(places, terms[1:], strict=True)
             )
-            return run.per_image(image + sum(_resized(each, run.size) for each in of_biases))
+            # Of a sum over channels instead of each channel: resizing is linear.
+            return run.per_image(image + sum(resize(each, run.size, align_corners=True) for each in of_biases))
 
 
 def biased(ops: Sequence[Op]) -> list[Op]:
@@ -72,8 +71,3 @@ def _scaled(values: Tensor, eps: float = 1e-6) -> Tensor:
     size = values.abs().flatten(1)
     size = size - size.amin(1, keepdim=True)
     return (size / (size.amax(1, keepdim=True) + eps)).view_as(values)
-
-
-def _resized(maps: Tensor, size: Sequence[int]) -> Tensor:
-    # Of a sum over channels instead of each channel: resizing is linear.
-    return F.interpolate(maps.unsqueeze(1), tuple(size), mode=_MODES[len(size)], align_corners=True).squeeze(1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from sightline.arguments import number, one_of
 from sightline.errors import SightlineError
 from sightline.explainers import GradCAM
-from sightline.maps import hat, per_map, resize, separable, soft_mask
+from sightline.maps import per_map, resize, soft_mask
 from sightline.objectives.base import Objective, filling, nonnegative, single_label
 from sightline.objectives.ranks import pooled
 from sightline.objectives.step import Step
@@ -23,15 +23,6 @@ def min_max(maps: Tensor, eps: float = 1e-8) -> Tensor:
     """``(m - min) / (max - min + eps)`` for each of (B, *spatial) maps; minimum and maximum are differentiated too."""
     low, high = (per_map(extreme, maps) for extreme in maps.flatten(1).aminmax(dim=1))
     return (maps - low) / (high - low + eps)
-
-
-def upsampled(maps: Tensor, size: Sequence[int], align_corners: bool = False) -> Tensor:
-    """`sightline.maps.resize`, or with the centres of the corner cells laid over each other."""
-    if not align_corners:
-        return resize(maps, size)
-    sources = maps.shape[-len(size) :]
-    positions = [torch.linspace(0, s - 1, t, dtype=torch.float64) for s, t in zip(sources, size, strict=True)]
-    return separable(maps, [hat(p.unsqueeze(0), s).to(maps) for p, s in zip(positions, sources, strict=True)])
 
 
 @dataclass(frozen=True)
@@ -103,8 +94,8 @@ class GAIN(Objective):
     def forward(self, step: Step, batch: Batch) -> dict[str, Tensor]:
         size, (explainer,) = step.run(batch.image).size, self.explainers
         targets, present = _classes(step, batch)
-        drawn = [upsampled(step.explain(explainer, batch.image, t), size, self.align_corners) for t in targets]
-        maps = torch.stack([min_max(each) for each in drawn])
+        drawn = [step.explain(explainer, batch.image, target) for target in targets]
+        maps = torch.stack([min_max(resize(each, size, align_corners=self.align_corners)) for each in drawn])
         terms = {}
         if "gain_am" in self.weights:
             terms["gain_am"] = self._mining(step, batch, maps, torch.stack(targets), present)
