@@ -128,6 +128,34 @@ def test_the_data_of_a_run_at_another_size(home):
         assert gallery["image"].shape[1:3] == (40, 40)
 
 
+def test_a_run_on_other_data_sees_them_at_its_own_size(home):
+    assert main(["audit", "file:runs/guided", "--data", "data", "--out", "other"]) == 0
+    said = [json.loads((home / folder / "test/summary.json").read_text()) for folder in ("other", "runs/guided/audit")]
+    assert said[0]["data"]["size"] == said[1]["data"]["size"] == [32, 32]
+    assert said[0]["metrics"] == said[1]["metrics"]
+
+
+def test_a_second_comparison_takes_the_place_of_the_first(home, capsys):
+    shutil.copytree("runs/plain", "runs/again")
+    assert main(["compare", "runs/plain", "runs/again", "--split", "test"]) == 0
+    assert "removed: runs/comparison/val/comparison.json, of an earlier comparison" in capsys.readouterr().out
+    assert main(["report", "runs/comparison"]) == 0
+    assert [path.parent.name for path in (home / "runs/comparison").glob("*/comparison.json")] == ["test"]
+
+
+def test_mistakes_are_found_ahead_of_all_work(home, capsys):
+    shutil.rmtree("runs/plain/audit")
+    shutil.copytree("runs/guided", "runs/begun")
+    (home / "runs/begun/model.safetensors").unlink()
+    assert main(["audit", "runs/plain", "runs/begun"]) == 1
+    assert "runs/begun is not finished" in capsys.readouterr().err
+    assert main(["explain", "runs/begun", "data/images/cat"]) == 1
+    assert "runs/begun is not finished" in capsys.readouterr().err
+    assert main(["audit", "runs/plain", "--split", "test", "tset"]) == 1
+    assert "Did you mean 'test'" in capsys.readouterr().err
+    assert not (home / "runs/plain/audit").exists()
+
+
 def test_a_dataset_by_name(home, capsys):
     data = ["--data", "Habitats:per_digit=1,size=24", "--split", "shifted"]
     assert main(["audit", "sightline:cnn", *data, "--out", "named"]) == 0
@@ -252,6 +280,8 @@ def test_bad_data_stops_before_anything_is_trained(home, capsys, breaks, message
         (["audit", "file:runs/plain", "--data", "data", "--out", "x", "--mean", "0"], "leave mean out"),
         (["audit", "timm:resnet18", "--data", "data", "--override", "data.size=8"], "no recipe to override"),
         (["audit", "runs/plain", "--override", "data.sice=8"], "Did you mean 'size'"),
+        (["audit", "runs/plain", "--override", "data.size=24", "model.pool=max"], "as it was trained"),
+        (["audit", "runs/plain", "--metrics", "accuracy"], "part of every audit"),
     ],
 )
 def test_mistakes_are_named(home, capsys, arguments, message):

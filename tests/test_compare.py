@@ -192,7 +192,7 @@ def test_worst_group_by_hand() -> None:
     )
     found = summarise(frame, CLASSES)
     wilson = stats.proportion_interval(3, 5)
-    worst = {"value": 0.6, "low": wilson.low, "high": wilson.high, "n": 5, "group": "bad"}
+    worst = {"value": 0.6, "low": wilson.low, "high": wilson.high, "n": 5, "group": "bad", "left_out": 2}
     assert found["metrics"]["worst_group"] == worst
     assert found["groups"]["small"] == {"accuracy": 0.0, "n": 2}
     assert set(found["groups"]) == {"small", "good", "bad"}

@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -265,6 +266,13 @@ def test_patients_on_both_sides_are_found(root: Path) -> None:
     table.write_text(table.read_text().replace("patient 5\n", "patient 0\n"))
     (found,) = check_folder(root).findings
     assert (found.key, found.level, list(found.ids)) == ("groups_across_splits", "error", ["patient 0"])
+
+
+@pytest.mark.parametrize("patients", [1, 3])
+def test_few_patients_are_probed_in_fewer_folds_or_not_at_all(patients: int) -> None:
+    made = in_memory(noise(24), ["a", "b"] * 12, ["train"] * 24)
+    grouped = [replace(sample, group=f"patient {i % patients}") for i, sample in enumerate(made.samples)]
+    assert bool(datacheck.check(replace(made, samples=tuple(grouped))).judged) == (patients > 1)
 
 
 def test_leaks_are_found_whatever_the_training_split_is_called(root: Path) -> None:

@@ -3,14 +3,16 @@
 import csv
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageFile
 from torch.utils.data import DataLoader
 
 from sightline import pictures as module
-from sightline.data import Folder
+from sightline.data import Folder, Source
 from sightline.errors import SightlineError
 from sightline.types import Batch
 
@@ -299,3 +301,44 @@ def test_real_folders_load(
     assert len(set(val.ids)) == len(val)
     assert masks is None or val.has_mask.sum() == masks
     assert all(0 < mask.mean() < 1 for mask in (val.read(int(i))[1] for i in np.flatnonzero(val.has_mask)))
+
+
+# Data of one's own --------------------------------------------------------------------------------------------------
+
+
+class Own(Source):
+    name, splits, classes, size, channels = "Own", ("train",), ("a", "b"), (6, 8), 3
+
+    def __init__(self, image: Any = None, mask: Any = None) -> None:
+        super().__init__("train", 1.0, 0)
+        self.image, self.mask = image, mask
+        self.labels, self.ids = [0, 1], ("one", "two")
+        self.annotate(np.ones(2, bool))
+
+    def read(self, index: int) -> Any:
+        return self.image, self.mask
+
+
+GOOD = np.full((6, 8, 3), 200, np.uint8), np.ones((6, 8), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "message"),
+    [
+        (GOOD[0] / np.float32(255), GOOD[1], r"Own/train/two: read\(\) gives values from 0 to 0.78: expected 0 to 255"),
+        (np.zeros((3, 6, 8)), GOOD[1], r"an image of shape \(3, 6, 8\): expected \(6, 8, 3\)"),
+        (GOOD[0], GOOD[1][:3], r"a mask of shape \(3, 8\): expected \(6, 8\)"),
+        (GOOD[0], None, "ones for no mask"),
+    ],
+)
+def test_what_a_source_of_ones_own_reads_is_checked(image: Any, mask: Any, message: str) -> None:
+    with pytest.raises(SightlineError, match=message):
+        Own(image, mask)[1]
+
+
+def test_a_source_of_ones_own_needs_no_groups_and_may_read_pictures_and_tensors() -> None:
+    for image, mask in (GOOD, (Image.fromarray(GOOD[0]), torch.from_numpy(GOOD[1]))):
+        data = Own(image, mask)
+        assert data[1].label == 1
+        assert data.groups.tolist() == ["", ""]
+        assert data.hash() == Own(*GOOD).hash()

@@ -19,7 +19,7 @@ from sightline.errors import SightlineError
 from sightline.report import build, charts, pictures, read
 from sightline.report.gallery import Answer, order
 from sightline.report.numbers import Difference, Estimate
-from sightline.report.verdict import hardest, verdict
+from sightline.report.verdict import hardest, judged, verdict
 
 # A world of fake files: bright squares (the evidence) on tinted grounds (the shortcut) ------------------------------
 
@@ -557,13 +557,13 @@ def test_verdict_follows_the_signs(ch: int, accuracy: int, start: str, conclusio
 
 
 def test_verdict_in_full() -> None:
-    hard = split(difference(-0.01, 0.6), replace(difference(0.203, 0.00001), n=900))
-    easy = split(difference(-0.03, 0.004), MOVED[0], name="test", plain=0.9)
-    hard.audits["plain"].summary["empty_maps"] = 300
+    hard = split(difference(-0.01, 0.6), MOVED[-1])
+    easy = split(difference(-0.03, 0.004), replace(difference(0.203, 0.00001), n=900), name="test", plain=0.9)
+    easy.audits["plain"].summary["empty_maps"] = 300
     assert [str(sentence).replace("\xa0", " ") for sentence in verdict([easy, hard])] == [
         "plain answers 90.0 % of the images of test correctly, but only 31.0 % of shifted; "
-        "15 % of its map lies on the evidence, leaving out 300 empty maps.",
-        "new moves its map towards the evidence (+0.203 CH, p < 0.001, on the 900 images where both have one), "
+        "15 % of its map on test lies on the evidence, leaving out 300 empty maps.",
+        "new moves its map towards the evidence (+0.203 CH on test, p < 0.001, on the 900 images where both have one), "
         "but does not change accuracy on shifted measurably (−1.0 points, p = 0.60); "
         "on test it loses 3.0 points (p = 0.004): "
         "the map moved; decisions were not measurably different on shifted, worse on test.",
@@ -663,6 +663,14 @@ def test_the_hardest_split_is_where_the_baseline_fails() -> None:
     assert hardest([easy, hard]) is hardest([hard, easy]) is hard
 
 
+def test_maps_are_judged_where_the_baseline_says_the_label() -> None:
+    easy, hard = split(MOVED[0], MOVED[1], name="test", plain=0.9), split(MOVED[0], MOVED[-1])
+    assert judged([hard, easy]) is easy
+    del easy.metrics["ch"]
+    assert judged([hard, easy]) is hard
+    assert "moves its map away from the evidence (−0.200 CH on shifted" in str(verdict([easy, hard])[1])
+
+
 def test_the_page_says_the_verdict(page: Page) -> None:
     said = page.text.replace("\xa0", " ")
     assert re.search(r"swap answers \d\d\.\d points more images of shifted correctly than plain \(p < 0\.001\)", said)
@@ -677,7 +685,7 @@ def test_the_page_says_the_verdict(page: Page) -> None:
 def test_scatter_places_marks_by_value_and_skips_runs_without_ch() -> None:
     low, high = Estimate(0.1, 0.05, 0.15), Estimate(0.6, 0.55, 0.65)
     places = [charts.Place("a", low, high), charts.Place("b", high, low), charts.Place("c", Estimate(), low)]
-    drawn = charts.scatter(places, {"a": 0, "b": 1, "c": 2}, "test", 0.3, 0.25)
+    drawn = charts.scatter(places, {"a": 0, "b": 1, "c": 2}, "far", "test", 0.3, 0.25)
     assert drawn is not None
     line = re.search(r'x1="([\d.]+)" y1="([\d.]+)" x2="([\d.]+)" y2="([\d.]+)" class="path"', drawn)
     assert line
@@ -687,8 +695,8 @@ def test_scatter_places_marks_by_value_and_skips_runs_without_ch() -> None:
     assert drawn.count('class="dot"') == 2
     assert ">even map<" in drawn
     assert ">chance<" in drawn
-    assert ">chance<" not in str(charts.scatter(places[:1], {"a": 0}, "test", 0.3, 0.25))
-    assert charts.scatter(places[2:], {"c": 2}, "test") is None
+    assert ">chance<" not in str(charts.scatter(places[:1], {"a": 0}, "far", "test", 0.3, 0.25))
+    assert charts.scatter(places[2:], {"c": 2}, "far", "test") is None
 
 
 def test_every_colour_has_its_own_shape() -> None:
@@ -702,7 +710,7 @@ def test_without_any_mask_the_page_shows_decisions_alone(tmp_path: Path) -> None
     scenes = [replace(scene, has_mask=False, mask=np.zeros_like(scene.mask)) for scene in draw_scenes(9)]
     audit = write_audit(tmp_path / "audit", scenes)
     page = Page(build([audit], tmp_path / "report.html"))
-    assert "No run has a CH on test" in page.text
+    assert "No run has a CH, for no image carries a mask" in page.text
     assert "lies on the evidence" not in next(word for word in page.words if "of the images of test correctly" in word)
 
 

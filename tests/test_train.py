@@ -11,16 +11,18 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from torch import nn
 
 from sightline import recipe
+from sightline.data import Habitats
 from sightline.errors import SightlineError
 from sightline.models import load
 from sightline.objectives import CE
-from sightline.train import train
+from sightline.train import _warn_of_gaps, train
 
 ENVIRONMENT = os.environ | {
     "PYTHONPATH": str(Path(__file__).parents[1] / "src"),
@@ -141,6 +143,20 @@ def test_an_epochs_last_batches_are_averaged_however_few_they_are(config, tmp_pa
 def test_guidance_without_masks_is_warned_of(config, tmp_path, caplog):
     train(config("training.epochs=1", "data.mask_fraction=0", objectives=["CE", "CFCN", "CGC"]), tmp_path / "run")
     assert "no training image of Habitats has a mask: CFCN will learn nothing" in caplog.text
+
+
+def test_what_cannot_be_learned_is_warned_of(config, tmp_path, caplog):
+    train(config("training.epochs=1", objectives=["GC", {"class_path": "CGC"}]), tmp_path / "run")
+    assert "nothing among GC, CGC teaches the classes: add CE" in caplog.text
+    assert "no training image" not in caplog.text
+
+
+@pytest.mark.parametrize("labels", [[0, 2, 1], [[1, 0, 0], [0, 0, 1], [0, 1, 0]]])
+def test_classes_without_a_labelled_image_are_warned_of(caplog, labels):
+    data = Habitats(only=["0", "4", "8"], per_digit=1, size=24)
+    data.labels, data.has_label, data.has_mask = np.array(labels), np.array([True, True, False]), np.ones(3, bool)
+    _warn_of_gaps([CE()], data)
+    assert caplog.messages == ["no training image of Habitats shows 4: it cannot be learned."]
 
 
 def test_no_threads_are_a_mistake(config, tmp_path):

@@ -109,6 +109,7 @@ def audit(args: argparse.Namespace) -> None:
     """Score runs or models on splits."""
     from sightline.audit import audit, scaled_margin
     from sightline.compare import lost
+    from sightline.data.base import known_split
     from sightline.explainers import GradCAM
     from sightline.explainers.names import named
     from sightline.metrics.names import named as scored_by
@@ -116,8 +117,12 @@ def audit(args: argparse.Namespace) -> None:
     usual = GradCAM(args.layer, elementwise=not args.averaged)
     explainers = [named(spec) for spec in args.explainer] or [usual]
     names: list[str] = []
+    for name in args.models:  # ahead of all work
+        _refuse_unless_ready(name)
     for name in args.models:
         subject, data = _subject(name, args)
+        for split in args.split:
+            known_split(split, data.splits)
         names = apart([*names, subject.name], "{}-{}")
         margin, folder = scaled_margin(data.size, args.margin), _audit_folder(name, names[-1], args)
         for split in args.split:
@@ -137,9 +142,14 @@ def compare(args: argparse.Namespace) -> None:
     """Join audits by image and test the differences."""
     from sightline.compare import compare, table
 
-    for split, audits in _by_split(args.audits, args.split).items():
+    chosen = _by_split(args.audits, args.split)
+    for split, audits in chosen.items():
         comparison = compare(audits, args.out / split)
         print(f"\n{split}\n{table(comparison)}\n")
+    for earlier in sorted(args.out.glob("*/comparison.json")):
+        if earlier.parent.name not in chosen:  # a report would take both for one
+            earlier.unlink()
+            print(f"removed: {earlier}, of an earlier comparison")
     print(f"compared: {args.out}")
 
 
@@ -246,6 +256,7 @@ def _add_normalisation(sub: argparse.ArgumentParser) -> None:
 def _subject(name: str, args: argparse.Namespace) -> "tuple[Subject, Source]":
     """A run directory with its own data, or any model with the data of --data."""
     from sightline.audit import Subject, of_run
+    from sightline.illustrate import size_of
 
     folder = Path(name)
     if (folder / "recipe.yaml").exists():
@@ -254,19 +265,25 @@ def _subject(name: str, args: argparse.Namespace) -> "tuple[Subject, Source]":
                 f"{folder} brings its data, weights and normalisation. For other data name it file:{folder}, with "
                 "--data; for the same at another size pass --override data.size=448."
             )
+        if other := [each for each in args.override if not re.match(r"data\b", each)]:
+            raise SightlineError(
+                f"--override {other[0]}: an audit is of the model as it was trained; only its data can be "
+                "others, as with data.size=448."
+            )
         return of_run(folder, args.split[0], args.override)
     _refuse_unless_model(name, " with --data")
     if args.data is None:
         raise SightlineError(f"{name} brings no data of its own: pass --data FOLDER, or --data Habitats.")
     if args.override:
         raise SightlineError(f"{name} is no run: it has no recipe to override. Say it in --data, as Habitats:size=64.")
-    data = _data(args.data, args.split[0], args.size)
+    run = _run(name)
+    data = _data(args.data, args.split[0], args.size or (run and size_of(run)))
     model = _named_model(name, args, len(data.classes), data.channels)
-    called = run.name if (run := _run(name)) else name.replace(":", "-").replace("/", "-")
+    called = run.name if run else name.replace(":", "-").replace("/", "-")
     return Subject(model, called, name), data
 
 
-def _data(target: str, split: str, size: int | None) -> "Source":
+def _data(target: str, split: str, size: Any) -> "Source":
     """A dataset by name, or a folder."""
     from sightline.data import Folder
 
@@ -376,6 +393,14 @@ def _run(name: str) -> Path | None:
     return folder if (folder / "recipe.yaml").exists() else None
 
 
+def _refuse_unless_ready(name: str) -> None:
+    """Refuse a run that is not finished, and what is neither run nor model."""
+    if (run := _run(name)) is None:
+        _refuse_unless_model(name, " with --data")
+    elif not (run / "model.safetensors").is_file():
+        raise SightlineError(f"{run} is not finished: it holds no model.safetensors. Resume its training first.")
+
+
 def _refuse_unless_model(name: str, needs: str = "") -> None:
     """Refuse what names neither a run directory, which is ruled out already, nor a model."""
     if Path(name).is_dir():
@@ -410,10 +435,14 @@ def _audit_folder(model: str, name: str, args: argparse.Namespace) -> Path:
 def _line(summary: dict[str, Any]) -> str:
     """An audit's numbers; how many images there were, where that is not all of them."""
     known = {name: metric for name, metric in summary["metrics"].items() if metric and metric["value"] is not None}
-    return "  ".join(
-        f"{name} {metric['value']:.3f}" + f" (n {metric['n']})" * (metric["n"] < summary["data"]["images"])
-        for name, metric in known.items()
-    )
+    return "  ".join(f"{name} {metric['value']:.3f}{_of(metric, summary)}" for name, metric in known.items())
+
+
+def _of(metric: dict[str, Any], summary: dict[str, Any]) -> str:
+    if metric["n"] == summary["data"]["images"]:
+        return ""
+    few = f", {metric['left_out']} in smaller ones left out" if metric.get("left_out") else ""
+    return f" (n {metric['n']}{few})"
 
 
 def _by_split(folders: Sequence[Path], splits: Sequence[str] | None) -> dict[str, list[Path]]:
@@ -541,7 +570,9 @@ def _parser() -> argparse.ArgumentParser:
         "--data", metavar="DATA",
         help="for models that are no runs: folder of images (docs/data.md), or a dataset such as UnRel:only=[cat,dog]",
     )  # fmt: skip
-    sub.add_argument("--size", type=_count, help="side of the images of --data; default 224, or the dataset's own")
+    sub.add_argument(
+        "--size", type=_count, help="side of the images of --data; default: the run's, the dataset's own, or 224"
+    )
     sub.add_argument("--weights", help="state dict for a model that is not a run")
     _add_normalisation(sub)
     sub.add_argument("--layer", help="where the maps live; found if left out")

@@ -165,6 +165,8 @@ def save(model: Classifier, path: str | Path) -> None:
 
 def _load_saved(path: Path) -> Classifier:
     path = path / _SAVED if path.is_dir() else path
+    if not path.is_file() and (path.parent / "run.json").is_file():
+        raise SightlineError(f"{path.parent} is not finished: it holds no {_SAVED}. Resume its training first.")
     if not path.is_file():
         raise SightlineError(f"{path} does not exist. Give a run directory or the {_SAVED} that training wrote.")
     try:

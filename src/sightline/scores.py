@@ -153,7 +153,7 @@ def summarise(
     Shares of images that are right or wrong (accuracy, worst_group, worst_class, pg) carry Wilson intervals, means of
     other scores BCa bootstrap ones, and shares too where images have several rows, which are resampled together; all
     else (macro_f1, auroc) percentile ones. "n" counts images. What is not defined is None; the worst
-    group and class as a whole, where none has `min_group` images.
+    group and class as a whole, where none has `min_group` images; "left_out" counts the images of smaller ones.
 
     Raises:
         SightlineError: a label or prediction that is no class, a missing probability column, or a level outside (0, 1).
@@ -324,11 +324,14 @@ def _kinds(frame: pd.DataFrame, column: str, least: int) -> stats.Array:
 
 
 def _worst(frame: pd.DataFrame, column: str, level: float, least: int) -> dict[str, Any] | None:
-    large = _by(frame, column, least)
+    every = _by(frame, column)
+    large = {name: right for name, right in every.items() if len(right) >= least}
     if not large:
         return None
     name = min(large, key=lambda name: large[name].mean())
-    return _entry(stats.proportion_interval(int(large[name].sum()), len(large[name]), level)) | {"group": name}
+    few = sum(map(len, every.values())) - sum(map(len, large.values()))
+    entry = _entry(stats.proportion_interval(int(large[name].sum()), len(large[name]), level))
+    return entry | {"group": name, "left_out": few}
 
 
 def _entry(interval: stats.Interval) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
@@ -25,9 +25,10 @@ from sightline.compat import repair_torchvision, require
 from sightline.data import Source
 from sightline.errors import SightlineError
 from sightline.files import read_json, whole, write_json, write_text
+from sightline.listing import some
 from sightline.loading import BalancedSampler, MixedSampler, Seeded, divided, plain_failures
 from sightline.models import Classifier, last_linear, save
-from sightline.objectives import Guided
+from sightline.objectives import Guided, Objective
 from sightline.objectives.base import classification_loss
 from sightline.passes import logits_of, rank
 from sightline.recipe import Recipe, build, differences, dump, part, read
@@ -130,6 +131,24 @@ def train(
     return out
 
 
+def _warn_of_gaps(objectives: Sequence[Objective], data: Source) -> None:
+    """Say what these objectives cannot learn from these training images."""
+    names = ", ".join(type(objective).__name__ for objective in objectives)
+    if not any(objective.teaches for objective in objectives):
+        log.warning(
+            "nothing among %s teaches the classes: add CE, or ContextSwap, JTT or GroupDRO in its place.", names
+        )
+    if unguided := [type(o).__name__ for o in objectives if "masks" in o.needs and not data.has_mask.any()]:
+        log.warning(
+            "no training image of %s has a mask: %s will learn nothing. See docs/data.md on where masks lie.",
+            data.name, ", ".join(unguided),
+        )  # fmt: skip
+    shown = data.labels[data.has_label]
+    seen = set(shown.nonzero()[1] if shown.ndim > 1 else shown)
+    if len(shown) and (absent := [name for number, name in enumerate(data.classes) if number not in seen]):
+        log.warning("no training image of %s shows %s: it cannot be learned.", data.name, some(absent))
+
+
 class Module(L.LightningModule):
     """`Guided` as Lightning wants it: seeded steps, finite losses, one optimiser and its schedule.
 
@@ -141,11 +160,7 @@ class Module(L.LightningModule):
         self.recipe, self.first = recipe, first
         self.guided = Guided(recipe.classifier(), recipe.objectives, recipe.data.size)
         met = self._data("train")
-        if unguided := [type(o).__name__ for o in recipe.objectives if "masks" in o.needs and not met.has_mask.any()]:
-            log.warning(
-                "no training image of %s has a mask: %s will learn nothing. See docs/data.md on where masks lie.",
-                met.name, ", ".join(unguided),
-            )  # fmt: skip
+        _warn_of_gaps(recipe.objectives, met)
         self.guided.meet(met.groups.tolist(), met.ids, met.has_label.tolist())
         if recipe.training.unlabelled_batch_size:
             divided(met.has_label)

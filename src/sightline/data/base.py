@@ -34,7 +34,7 @@ class Source(Dataset[Batch]):
         ids: one stable string per sample, unique within the split.
         labels: (N,) int64, what is true of every sample, or (N, classes) of zeros and ones where a sample may have
             several classes; samples that hide theirs say -1, see `has_label`.
-        groups: (N,) str, empty where a sample belongs to none.
+        groups: (N,) str, empty where a sample belongs to none; may be left out.
         has_mask: (N,) bool, which samples show their mask.
         has_label: (N,) bool, which samples show their label.
         size: (H, W) of every sample, (D, H, W) of volumes, (views, H, W) of several views.
@@ -69,9 +69,27 @@ class Source(Dataset[Batch]):
         """
         raise NotImplementedError
 
+    def _read(self, index: int) -> tuple[Pixels, Pixels]:
+        """What `read` gives.
+
+        Raises:
+            SightlineError: it has another form than `read` promises.
+        """
+        image, mask = map(np.asarray, self.read(index))
+        where, size = f"{self.name}/{self.split}/{self.ids[index]}: read() gives", tuple(self.size)
+        if image.shape != (*size, self.channels):
+            raise SightlineError(f"{where} an image of shape {image.shape}: expected {(*size, self.channels)}.")
+        if mask.shape not in (size, (len(self.classes), *size)):
+            raise SightlineError(
+                f"{where} a mask of shape {mask.shape}: expected {size}, or one for each class; ones for no mask."
+            )
+        if image.dtype.kind == "f" and 0 < image.max() <= 1:
+            raise SightlineError(f"{where} values from 0 to {image.max():.2g}: expected 0 to 255.")
+        return image, mask
+
     def content(self, index: int) -> bytes:
         """The bytes `hash` identifies a sample by."""
-        image, mask = self.read(index)
+        image, mask = self._read(index)
         return image.tobytes() + mask.tobytes()
 
     def annotate(self, has_mask: Flags, has_label: Flags | None = None) -> None:
@@ -80,6 +98,9 @@ class Source(Dataset[Batch]):
         Of the labels there, by default one for every sample, `label_fraction` are shown; equal fractions of both fall
         on the same samples.
         """
+        self.labels = np.asarray(self.labels)
+        if not hasattr(self, "groups"):
+            self.groups = np.full(len(has_mask), "")
         masks, labels = (self.mask_fraction, self.label_fraction) if self.split == "train" else (1.0, 1.0)
         self.has_mask = thin(has_mask, self.labels, masks, self.seed)
         self.has_label = thin(
@@ -112,7 +133,7 @@ class Source(Dataset[Batch]):
         -1 where it is not shown.
         """
         index = range(len(self))[index]
-        image, mask = self.read(index)
+        image, mask = self._read(index)
         shown = bool(self.has_mask[index])
         return Batch(
             image=torch.from_numpy(np.moveaxis(image, -1, int(self.views)).astype(np.float32) / 255),

@@ -189,6 +189,8 @@ def _task(
     labels = every[np.isin(seen, used)][:, enough]
     splits = [rows[i].split for i in used]
     training = np.array([split == train for split in splits])
+    if len(np.unique(cluster[training])) < 2:
+        return None, used, left_out
     fold = np.zeros(len(used), np.int64)
     fold[training] = folds(labels[training], cluster[training], seed)
     return Task(labels, samples.several, cluster, fold, training, splits, seed), used, left_out

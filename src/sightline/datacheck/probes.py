@@ -123,9 +123,12 @@ def cross_validated(features: Floats, task: Task, fold: Integers) -> Flags:
 
 
 def folds(labels: Flags, cluster: Integers, seed: int) -> Integers:
-    """(N,) fold of each image, 0..4, no cluster torn; stratified by class, of several classes by the first."""
+    """(N,) fold of each image, 0..4, no cluster torn; stratified by class, of several classes by the first.
+
+    Fewer folds where there are fewer clusters, of which there must be two.
+    """
     fold = np.zeros(len(labels), np.int64)
-    folding = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+    folding = StratifiedGroupKFold(min(FOLDS, len(np.unique(cluster))), shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class of fewer images than folds
         for number, (_, held) in enumerate(folding.split(labels, labels.argmax(1), cluster)):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from sightline.errors import SightlineError
 from sightline.metrics.per_image import PerImage
 from sightline.words import made
 
@@ -16,6 +17,10 @@ VARIANTS = {
     f"{key}_{under}": f"{key}:under={under}" for key in ("flips", "stability") for under in ("background", "brightness")
 }
 """Keys that an argument is part of, and what they stand for."""
+
+
+ALWAYS = ("accuracy", "top5", "macro_f1", "auroc", "worst_group", "worst_class", "f1_per_class", "f1_overall")
+"""What an audit makes of decisions, asked or not."""
 
 
 def named(spec: str, **usual: Any) -> list[PerImage]:
@@ -33,6 +38,8 @@ def named(spec: str, **usual: Any) -> list[PerImage]:
     Raises:
         SightlineError: an unknown name or argument, or a value that does not fit its type; the message names it.
     """
+    if spec in ALWAYS:
+        raise SightlineError(f"{spec} is part of every audit of what it can be told of: leave it out.")
     groups = GROUPS | {"all": tuple(key for keys in GROUPS.values() for key in keys)}
     return [made(VARIANTS.get(key, key), _kinds(), "metric", **usual) for key in groups.get(spec, (spec,))]
 

@@ -28,6 +28,8 @@ class Objective(nn.Module):
     explainers: tuple[Explainer, ...] = ()
     needs: tuple[str, ...] = ()
     """What it takes from people beside labels: "masks", "groups", "a first run"."""
+    teaches: bool = True
+    """Whether it makes the answers right by itself, as cross-entropy does; a penalty on maps does not."""
 
     def forward(self, step: Step, batch: Batch) -> dict[str, Tensor]:
         """The terms of this step, each a scalar; those with a weight carry a graph."""

@@ -81,6 +81,7 @@ class CFCN(Objective):
     """
 
     needs = ("masks",)
+    teaches = False
 
     def __init__(
         self,

@@ -87,6 +87,7 @@ class CGC(Objective):
         one_of(self, "anchor", self.anchor, ("orig", "aug"))
         one_of(self, "on", self.on, ("all", "unlabelled"))
         self.ce_on = self._classified(ce_on)
+        self.teaches = bool(self.ce_on)
         self.weights = nonnegative(cgc=weight, **{f"cgc_ce_{view}": 1.0 for view in self.ce_on})
         self.explainers = (GradCAM(layer, elementwise=True),)
         self.tau, self.scale, self.ratio, self.flip_bug = tau, scale, ratio, flip_bug

@@ -62,6 +62,8 @@ class GAIN(Objective):
         SightlineError: an argument out of range, or no term left.
     """
 
+    teaches = False
+
     def __init__(
         self,
         weight: Weight = 1.0,

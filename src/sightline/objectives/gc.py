@@ -73,6 +73,8 @@ class GC(Objective):
         SightlineError: an unknown choice, a weight that is none, or a network that takes no composites.
     """
 
+    teaches = False
+
     def __init__(
         self,
         weight: Weight = 25.0,

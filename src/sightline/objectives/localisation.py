@@ -66,6 +66,7 @@ class Energy(Objective):
     """
 
     needs = ("masks",)
+    teaches = False
 
     def __init__(self, weight: Weight = 1.0, explainer: Explainer | None = None) -> None:
         super().__init__()
@@ -91,6 +92,7 @@ class L1(Objective):
     """
 
     needs = ("masks",)
+    teaches = False
 
     def __init__(self, weight: Weight = 1.0, explainer: Explainer | None = None) -> None:
         super().__init__()

@@ -58,6 +58,7 @@ class Outside(Objective):
     """
 
     needs = ("masks",)
+    teaches = False
 
     def __init__(self, weight: Weight = 3.0, layers: Literal["activations"] | Sequence[str] | None = None) -> None:
         super().__init__()

@@ -142,6 +142,7 @@ class PPI(Objective):
         super().__init__()
         weights = {"ppi_con": w1, "ppi_reg": w2, "ppi_ad": w3}
         self.weights = nonnegative(**{name: weight for name, weight in weights.items() if weight != 0})
+        self.teaches = "ppi_ad" in self.weights
         self.explainers = (explainer or WBP(detach=True, reduce=None),)
         self.mask, self.contrast, self.differentiable, self.scale, self.reg = mask, contrast, differentiable, scale, reg
         self.sigma, self.omega, self.k = sigma, omega, _MASKS.get(mask, 0) if k is None else k

@@ -59,6 +59,7 @@ class RRR(Objective):
     """
 
     needs = ("masks",)
+    teaches = False
 
     def __init__(self, weight: Weight = 1.0, explainer: Explainer | None = None) -> None:
         super().__init__()

@@ -131,6 +131,8 @@ class ContextConsistency(OtherContext):
         outside, sigma, hide: see `ContextSwap`. Where no image breaks the habit, `hide` is what makes it work.
     """
 
+    teaches = False
+
     def __init__(
         self,
         weight: Weight = 10.0,

@@ -15,7 +15,7 @@ from sightline.report.gallery import Gallery, gallery
 from sightline.report.html import rendered
 from sightline.report.mistakes import Confusion, confusion, table
 from sightline.report.reproduce import commands
-from sightline.report.verdict import hardest, verdict
+from sightline.report.verdict import hardest, judged, verdict
 
 __all__ = ["build"]
 
@@ -54,7 +54,7 @@ def build(
 def _content(
     splits: Sequence[read.Split], runs: Sequence[read.Run], title: str, images: int, out: Path
 ) -> dict[str, Any]:
-    hard = hardest(splits)
+    hard, maps = hardest(splits), judged(splits)
     colours = {run: k for k, run in enumerate(dict.fromkeys([*read.names(splits), *(run.name for run in runs)]))}
     shown = _galleries(splits, hard, images)
     main = tables.main(splits)
@@ -63,13 +63,14 @@ def _content(
         "splits": splits,
         "ordered": [hard, *(split for split in splits if split is not hard)],
         "hard": hard,
+        "judged": maps,
         "runs": runs,
         "names": read.names(splits),
         "colours": colours,
         "verdict": verdict(splits),
         "galleries": shown,
         "training": _training(runs, colours),
-        "scatter": _scatter(hard, shown[hard.name], colours),
+        "scatter": _scatter(hard, maps, shown[maps.name], colours),
         "dots": _dots(splits, hard, colours),
         "main": main,
         "parts": {split.name: _part(split, shown[split.name], main, colours) for split in splits},
@@ -127,11 +128,11 @@ def _galleries(splits: Sequence[read.Split], hard: read.Split, images: int) -> d
     return {split.name: gallery(split, rows[split.name], side) for split in splits}
 
 
-def _scatter(split: read.Split, of_split: Gallery, colours: Mapping[str, int]) -> str | None:
-    of = split.decision
-    places = [charts.Place(run, split.estimate("ch", run), split.estimate(of.key, run), of) for run in split.audits]
-    chance = None if of is numbers.F1_OVERALL else 1 / max(len(split.data["classes"]), 1)
-    return charts.scatter(places, colours, split.name, of_split.even_map, chance)
+def _scatter(hard: read.Split, maps: read.Split, of_maps: Gallery, colours: Mapping[str, int]) -> str | None:
+    of = hard.decision
+    places = [charts.Place(run, maps.estimate("ch", run), hard.estimate(of.key, run), of) for run in hard.audits]
+    chance = None if of is numbers.F1_OVERALL else 1 / max(len(hard.data["classes"]), 1)
+    return charts.scatter(places, colours, hard.name, maps.name, of_maps.even_map, chance)
 
 
 def _dots(splits: Sequence[read.Split], hard: read.Split, colours: Mapping[str, int]) -> str:

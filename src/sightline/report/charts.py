@@ -41,14 +41,20 @@ class Place:
 
 
 def scatter(
-    places: Sequence[Place], colours: Colours, split: str, even_map: float | None = None, chance: float | None = None
+    places: Sequence[Place],
+    colours: Colours,
+    split: str,
+    maps: str,
+    even_map: float | None = None,
+    chance: float | None = None,
 ) -> Markup | None:
     """CH against decisions, one mark with interval bars for each run, the baseline first; None where no run has both.
 
     Args:
         places: the runs; those without CH or decisions are left out.
         colours: run -> number of its colour and shape.
-        split: the images' name.
+        split: what the images decided on are called.
+        maps: what those are called whose maps CH is of.
         even_map: CH of a map that spreads evenly, always drawn as a reference.
         chance: accuracy of guessing, drawn where it lies among the runs.
     """
@@ -56,13 +62,13 @@ def scatter(
     if not places:
         return None
     width, height, of = 440, 360, places[0].metric
-    svg = canvas(width, height, f"CH against {of.title} on {split}: {'; '.join(map(str, places))}.")
+    svg = canvas(width, height, f"CH on {maps} against {of.title} on {split}: {'; '.join(map(str, places))}.")
     even = [] if even_map is None else [even_map]
     x = Axis(*share_span(_ends([place.ch for place in places]) + even), 44, width - 14)
     y = Axis(*share_span(_ends([place.decision for place in places])), height - 50, 32)
     frame(svg, x, y, lambda v: f"{v:.3g}", lambda v: f"{of.scale * v:.3g}")
     text(svg, 0, 15, f"{of.title} on {split}{_unit(of)} ↑", "title")
-    text(svg, x.end, height - 6, "CH, share of the map on the evidence →", "title end")
+    text(svg, x.end, height - 6, f"CH on {maps}, share of the map on the evidence →", "title end")
     _references(svg, x, y, even_map, chance)
     _paths(svg, places, x, y)
     for place in places:

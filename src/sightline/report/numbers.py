@@ -19,12 +19,16 @@ class Estimate:
     high: float | None = None
     n: int | None = None
     group: str = ""
+    left_out: int = 0
+    """Images of groups too small to be the worst."""
 
     @classmethod
     def of(cls, value: Mapping[str, Any] | None) -> Self:
         """From JSON; null is an estimate without a value."""
         of = dict(value or {})
-        return cls(of.get("value"), of.get("low"), of.get("high"), of.get("n"), of.get("group") or "")
+        return cls(
+            of.get("value"), of.get("low"), of.get("high"), of.get("n"), of.get("group") or "", of.get("left_out", 0)
+        )
 
 
 @dataclass(frozen=True)

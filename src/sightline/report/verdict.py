@@ -37,19 +37,33 @@ def hardest(splits: Sequence[Split]) -> Split:
     return min(splits, key=lambda split: known(split.estimate(split.decision.key, split.baseline).value, 2.0))
 
 
+def judged(splits: Sequence[Split]) -> Split:
+    """The split on which maps are judged: of those with a CH, the one on which the baseline decides best.
+
+    Maps are of the label. Where a model answers something else, its label's map says little of what it looks at.
+    """
+    hard = hardest(splits)
+    having = [split for split in splits if split.estimate("ch", split.baseline).value is not None]
+    return max(having, key=lambda split: _decided(split, hard, hard.baseline), default=hard)
+
+
 def verdict(splits: Sequence[Split]) -> list[Sentence]:
-    """One sentence on the baseline, then one on each run compared with it on the hardest split."""
+    """One sentence on the baseline, then one on each run compared with it.
+
+    Decisions are those on the hardest split, maps those of the split on which they are `judged`.
+    """
     hard = hardest(splits)
     return [_baseline(splits, hard)] + [_compared(splits, hard, run) for run in hard.differences]
 
 
 def _baseline(splits: Sequence[Split], hard: Split) -> Sentence:
     of, here, easy = hard.decision, hard.estimate(hard.decision.key, hard.baseline), _easiest(splits, hard)
+    looks = _looks(judged(splits), several=len(splits) > 1)
     if easy is None:
-        return Sentence(hard.baseline, f"{_reaches(of, here, hard)}{_looks(hard)}.", _one_answer(hard, hard.baseline))
+        return Sentence(hard.baseline, f"{_reaches(of, here, hard)}{looks}.", _one_answer(hard, hard.baseline))
     there = easy.estimate(of.key, hard.baseline)
     joint = "but only" if _below(here, there) else "and"
-    said = f"{_reaches(of, there, easy)}, {joint} {_level(of, here, hard)}{_looks(hard)}."
+    said = f"{_reaches(of, there, easy)}, {joint} {_level(of, here, hard)}{looks}."
     return Sentence(hard.baseline, said, _one_answer(hard, hard.baseline))
 
 
@@ -76,11 +90,12 @@ def _easiest(splits: Sequence[Split], hard: Split) -> Split | None:
     )
 
 
-def _looks(split: Split) -> str:
+def _looks(split: Split, several: bool) -> str:
     ch, empty = split.estimate("ch", split.baseline).value, split.empty_maps(split.baseline)
     if ch is None:
         return ""
-    return f"; {100 * ch:.0f} % of its map lies on the evidence" + (
+    where = f" on {split.name}" if several else ""
+    return f"; {100 * ch:.0f} % of its map{where} lies on the evidence" + (
         f", leaving out {empty} empty map{'s' if empty > 1 else ''}" if empty else ""
     )
 
@@ -107,11 +122,12 @@ DECISIONS = {1: "better", 0: "not measurably different", -1: "worse"}
 
 
 def _compared(splits: Sequence[Split], hard: Split, run: str) -> Sentence:
-    decision, ch = (hard.difference(key, run) or Difference() for key in (hard.decision.key, "ch"))
-    decided, moved = decision.sign(hard.level), ch.sign(hard.level)
+    maps = judged(splits)
+    decision, ch = (of.difference(key, run) or Difference() for of, key in ((hard, hard.decision.key), (maps, "ch")))
+    decided, moved = decision.sign(hard.level), ch.sign(maps.level)
     clauses = [_decision(decision, decided, hard)]
-    if "ch" in hard.metrics:
-        clauses.append(_map(ch, moved, hard))
+    if "ch" in maps.metrics:
+        clauses.append(_map(ch, moved, maps, several=len(splits) > 1))
     if not decided:
         # What changed comes first, what did not is the contrast.
         clauses.reverse()
@@ -188,7 +204,7 @@ def _decision(difference: Difference, sign: int | None, split: Split) -> str:
     return f"answers {size} points {more} images of {split.name} correctly than {split.baseline} ({evidence})"
 
 
-def _map(difference: Difference, sign: int | None, split: Split) -> str:
+def _map(difference: Difference, sign: int | None, split: Split, several: bool) -> str:
     if sign is None:
         return "has no CH to compare"
     what = (
@@ -198,7 +214,8 @@ def _map(difference: Difference, sign: int | None, split: Split) -> str:
     )
     fewer = None not in (difference.n, split.images) and difference.n != split.images
     where = f", on the {difference.n} images where both have one" if fewer else ""
-    return f"{what[sign]} ({signed(difference.value, CH)} CH, {_evidence(difference, split.level, CH)}{where})"
+    ch = f"CH on {split.name}" if several else "CH"
+    return f"{what[sign]} ({signed(difference.value, CH)} {ch}, {_evidence(difference, split.level, CH)}{where})"
 
 
 def _evidence(difference: Difference, level: float, metric: Metric) -> str:
