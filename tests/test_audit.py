@@ -13,7 +13,16 @@ from sightline.compare import compare
 from sightline.data import Folder, Source
 from sightline.errors import SightlineError
 from sightline.explainers import RISE, WBP, GradCAM, Gradient
-from sightline.metrics import FGSM, NQH, CompositeAccuracy, ContentHeatmap, PerImage, PointingGame, content_heatmap
+from sightline.metrics import (
+    FGSM,
+    NQH,
+    CompositeAccuracy,
+    ContentHeatmap,
+    IoU,
+    PerImage,
+    PointingGame,
+    content_heatmap,
+)
 from sightline.models import last_linear, load
 from sightline.passes import record
 from sightline.scores import read_scores
@@ -329,6 +338,20 @@ def test_a_model_may_come_by_itself(subject, single, tmp_path):
     told, alone = audit(subject, single, tmp_path / "a"), audit(subject.model, single, tmp_path / "b")
     assert told["metrics"] == alone["metrics"]
     assert alone["run"] == type(subject.model).__name__
+
+
+def test_explainers_and_metrics_may_be_words(subject, single, tmp_path):
+    words = audit(subject, single, tmp_path / "a", explainers=["WBP"], metrics=["ch", "pg:margin=1", "iou"])
+    objects = [ContentHeatmap(), PointingGame(margin=1), IoU()]
+    assert words["metrics"] == audit(subject, single, tmp_path / "b", explainers=[WBP()], metrics=objects)["metrics"]
+    with pytest.raises(SightlineError, match="there is no metric 'chh'"):
+        audit(subject, single, tmp_path / "c", metrics=["chh"])
+
+
+def test_data_that_are_no_source_are_refused(subject, tmp_path, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as for users
+    with pytest.raises(SightlineError, match=r"data=list.*subclass Source"):
+        audit(subject, [1, 2], tmp_path)
 
 
 def test_no_metrics_leave_the_decisions(subject, single, tmp_path):

@@ -15,7 +15,7 @@ import sightline
 from sightline import colours, explainers, illustrate, models, plates, recipe, sheet
 from sightline.cli import main
 from sightline.data import Folder
-from sightline.data.loose import distinct, read_volume
+from sightline.data.loose import distinct, gather, read_volume
 from sightline.errors import SightlineError
 from sightline.explainers import GradCAM, InputXGradient, bind
 from sightline.explainers.names import named
@@ -89,6 +89,11 @@ def network(body="nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d
 
 
 # What is written ------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_a_dataset_means_the_images_of_its_classes(home):
+    shutil.move("data/train", "photos/images")
+    assert gather(["photos"]) == gather([f"photos/images/{label}" for label in CLASSES])
 
 
 def test_files_and_arrays(home, capsys):

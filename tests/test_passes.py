@@ -1,3 +1,4 @@
+import jaxtyping
 import pytest
 import torch
 from torch import nn
@@ -6,6 +7,7 @@ from nets import Deep, Residual, Views, double
 from sightline.errors import SightlineError
 from sightline.explainers import LRP, MWP, WBP, FullGrad, GradCAM
 from sightline.passes import record, view_size
+from sightline.types import Batch
 
 IMAGE = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
@@ -189,6 +191,14 @@ def test_no_loss_is_taken_of_a_pass_for_none(explainer):
     assert explainer(run, 1).shape[0] == 3
     with pytest.raises(SightlineError, match="differentiable=False"):
         explainer(run, 1, differentiable=True)
+
+
+def test_a_class_is_a_number_and_a_batch_goes_to_a_device(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as for users
+    with pytest.raises(SightlineError, match="target='cat': a pass knows classes by number"):
+        record(double(Deep()), torch.rand(1, 3, 12, 12).double()).target("cat")
+    one = torch.ones(1)
+    assert {field.device.type for field in Batch(one, one, one, one, one).to("meta")} == {"meta"}
 
 
 @pytest.mark.parametrize("explainer", [WBP(), LRP(), FullGrad()], ids=lambda e: type(e).__name__)

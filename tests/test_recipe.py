@@ -80,6 +80,7 @@ def test_the_resolved_recipe_reads_back_as_itself(path, tmp_path):
         ("data.correlaton=1", "Did you mean 'correlation'"),
         ("data={class_path: Swapped, init_args: {data: Habitats, correlation: 1}}", r"write data\.data\.correlation\."),
         ("model.pooling=max", "Did you mean 'pool'\\?$"),
+        ("epochs=3", "Write training\\.epochs\\.$"),
         ("objectives.1=cfcn", "Did you mean 'CFCN'"),
         ("model.spec=resnet", "FAMILY:NAME"),
         ("objectives.1.layer=blokc1", "no layer"),

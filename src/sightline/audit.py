@@ -23,9 +23,11 @@ from sightline.data import Source
 from sightline.errors import SightlineError
 from sightline.explainers import Explainer, GradCAM, bind
 from sightline.explainers.base import mapped
+from sightline.explainers.names import named as explainer_named
 from sightline.explainers.names import told_apart
 from sightline.files import whole, write_json
-from sightline.metrics import ContentHeatmap, Curve, PerImage, PointingGame
+from sightline.metrics import Curve, PerImage
+from sightline.metrics.names import named as metrics_named
 from sightline.naming import apart
 from sightline.passes import Pass, evaluating, logits_of, record
 from sightline.progress import progress_bar
@@ -74,8 +76,8 @@ def audit(
     data: Source,
     out: str | Path,
     *,
-    explainers: Sequence[Explainer] = (GradCAM(elementwise=True),),
-    metrics: Sequence[PerImage] | None = None,
+    explainers: Sequence[Explainer | str] = (GradCAM(elementwise=True),),
+    metrics: Sequence[PerImage | str] | None = None,
     target: Target = "label",
     margin: float | None = None,
     batch_size: int = 64,
@@ -94,11 +96,11 @@ def audit(
             class.
         data: the split to score.
         out: the audit directory; its files are replaced.
-        explainers: element-wise Grad-CAM at the layer `find_layer` chooses, unless others are given. The first one's
-            maps are shown.
-        metrics: CH and PG, unless others are given.
+        explainers: element-wise Grad-CAM at the layer `find_layer` chooses, unless others are given, as objects or as
+            the command line spells them ("WBP"). The first one's maps are shown.
+        metrics: CH and PG, unless others are given, as objects or as the command line spells them ("insertion").
         target: explain each image's label, as the papers do, or the model's own prediction.
-        margin: of the pointing game, in pixels of the masks, where `metrics` is left out; None for 15 pixels of an
+        margin: of the pointing game, in pixels of the masks, where `metrics` gives none; None for 15 pixels of an
             image with a short side of 448, the size at which the papers measure, and in proportion for others.
         batch_size: images in memory at a time.
         level: of the intervals.
@@ -116,19 +118,28 @@ def audit(
     """
     one_of("audit", "target", target, Target)
     one_of("audit", "file", file, Format)
+    if not isinstance(data, Source):
+        raise SightlineError(
+            f"audit(data={type(data).__name__}): expected a Source, which knows classes, masks and ids. Name a dataset "
+            "of sightline.data, or subclass Source as in examples/your_own_data_and_model.py."
+        )
     rows = _rows(data, target)
     out = Path(out)
     if isinstance(subject, nn.Module):
         subject = Subject(subject, type(subject).__name__, type(subject).__qualname__)
-    if metrics is None:
-        metrics = (ContentHeatmap(), PointingGame(margin=scaled_margin(data.size, margin)))
-    if not explainers:
+    asked = [
+        metric
+        for one in (("ch", "pg") if metrics is None else metrics)
+        for metric in (metrics_named(one, margin=scaled_margin(data.size, margin)) if isinstance(one, str) else [one])
+    ]
+    drawn_by = [explainer_named(one) if isinstance(one, str) else one for one in explainers]
+    if not drawn_by:
         raise SightlineError(
             "audit(explainers=[]): an audit is of maps. Pass one explainer or more, such as GradCAM()."
         )
-    panels, of_image = _panels(subject.model, data, explainers, metrics)
+    panels, of_image = _panels(subject.model, data, drawn_by, asked)
     gallery, logits = _Gallery(data, rows), []
-    others = any("others" in metric.needs for metric in metrics)
+    others = any("others" in metric.needs for metric in asked)
     content = data.hash()
     # The data's hash is that of its files; as which samples the model sees them is part of the model here.
     samples = data.size, data.channels, data.views, data.reading

@@ -58,7 +58,8 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _meant(word: str, args: argparse.Namespace) -> str:
     """What may have been meant by an argument that a command does not take."""
-    hint = did_you_mean(word.partition("=")[0], re.findall(r"--[\w-]+", args.parser.format_help()))
+    known = dict.fromkeys(re.findall(r"--[\w-]+", args.parser.format_help()))
+    hint = did_you_mean(word.partition("=")[0], known)
     return f"{hint} Settings of a recipe have no dashes: training.epochs=1." if "overrides" in args else hint
 
 
@@ -79,8 +80,9 @@ def recipes(args: argparse.Namespace) -> int:
     """List recipes, what they need and what they lack; of single ones, rows, commands and deviations."""
     from sightline import cookbook
 
-    found = [cookbook.find(place) for place in args.places]
-    alone = all(place.is_file() for place in args.places)
+    places = args.places or [Path("recipes")]
+    found = [cookbook.find(place) for place in places]
+    alone = all(place.is_file() for place in places)
     write = cookbook.WRITERS[args.format or ("markdown" if alone else "text")]
     print(write([entry for entries, _ in found for entry in entries]))
     failures = {path: reason for _, failed in found for path, reason in failed.items()}
@@ -107,15 +109,12 @@ def dfr(args: argparse.Namespace) -> None:
 
 def audit(args: argparse.Namespace) -> None:
     """Score runs or models on splits."""
-    from sightline.audit import audit, scaled_margin
+    from sightline.audit import audit
     from sightline.compare import lost
     from sightline.data.base import known_split
     from sightline.explainers import GradCAM
-    from sightline.explainers.names import named
-    from sightline.metrics.names import named as scored_by
 
-    usual = GradCAM(args.layer, elementwise=not args.averaged)
-    explainers = [named(spec) for spec in args.explainer] or [usual]
+    explainers = args.explainer or [GradCAM(args.layer, elementwise=not args.averaged)]
     names: list[str] = []
     for name in args.models:  # ahead of all work
         _refuse_unless_ready(name)
@@ -124,13 +123,12 @@ def audit(args: argparse.Namespace) -> None:
         for split in args.split:
             known_split(split, data.splits)
         names = apart([*names, subject.name], "{}-{}")
-        margin, folder = scaled_margin(data.size, args.margin), _audit_folder(name, names[-1], args)
+        folder = _audit_folder(name, names[-1], args)
         for split in args.split:
             out = folder / split
-            metrics = [metric for spec in args.metrics for metric in scored_by(spec, margin=margin)]
             summary = audit(
-                subject, data.on(split), out, explainers=explainers, metrics=metrics, target=args.target,
-                batch_size=args.batch_size, file=args.format, maps=args.maps,
+                subject, data.on(split), out, explainers=explainers, metrics=args.metrics, target=args.target,
+                margin=args.margin, batch_size=args.batch_size, file=args.format, maps=args.maps,
             )  # fmt: skip
             print(f"audited: {out}  {_line(summary)}")
         for split, of in lost([folder / split for split in args.split]).items():
@@ -487,7 +485,8 @@ def _reportable(results: Sequence[Path]) -> list[Path]:
             (path / name).exists() for name in ("comparison.json", "summary.json", "matrix.json")
         ):
             raise SightlineError(
-                f"{path} holds no comparison.json, summary.json or matrix.json. Run `sightline compare` first."
+                f"{path} holds no comparison.json, summary.json or matrix.json. Run `sightline compare` first, or name "
+                "an audit, such as RUN/audit/test."
             )
         found += inside or [path]
     return found
@@ -545,7 +544,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--print_config", action="store_true", help="print the resolved recipe and stop")
 
     sub = add(recipes)
-    sub.add_argument("places", nargs="*", type=Path, default=[Path("recipes")], metavar="RECIPE", help="or a folder")
+    sub.add_argument("places", nargs="*", type=Path, metavar="RECIPE", help="or a folder; default: recipes")
     sub.add_argument("--format", choices=["text", "markdown", "json"], help="default: text, markdown of recipes alone")
 
     sub = add(dfr)
@@ -562,7 +561,11 @@ def _parser() -> argparse.ArgumentParser:
         "models", nargs="+", metavar="MODEL", help="run directory, or a model such as timm:resnet18 with --data"
     )
     sub.add_argument("--split", nargs="+", default=["test"])
-    sub.add_argument("--out", type=Path, help="default: audit/<split> inside the run directory")
+    sub.add_argument(
+        "--out",
+        type=Path,
+        help="folder with one for each split, and for each of several models; default: the run's audit",
+    )
     sub.add_argument(
         "--override", nargs="+", default=[], metavar="key=value", help="of a run's recipe, such as data.size=448"
     )

@@ -91,6 +91,9 @@ def _load(folder: Path) -> Audit:
 def _refuse_unlike(a: Audit, b: Audit) -> None:
     """Raise unless both audits scored the same images in the same way."""
     both = f"{a.folder} and {b.folder}"
+    for key in _ALIKE:
+        if (one := a.summary.get(key)) != (other := b.summary.get(key)):
+            raise SightlineError(f"{both} differ in their {key}: {one!r} and {other!r}. Audit both with the same.")
     if a.summary["data"]["hash"] != b.summary["data"]["hash"]:
         data = " and ".join(f"{one.summary['data'].get('name')} ({one.summary['data']['hash'][:12]})" for one in (a, b))
         raise SightlineError(f"{both} scored different data: {data}. Audit both on the same data.")
@@ -99,9 +102,6 @@ def _refuse_unlike(a: Audit, b: Audit) -> None:
             f"{both} hold other metrics: {unlike}. Audit both with the same --metrics and --margin; an audit replaces "
             "what its folder held, unless --out names another."
         )
-    for key in _ALIKE:
-        if (one := a.summary.get(key)) != (other := b.summary.get(key)):
-            raise SightlineError(f"{both} differ in their {key}: {one!r} and {other!r}. Audit both with the same.")
     first, second = set(a.scores["id"]), set(b.scores["id"])
     if first != second:
         raise SightlineError(

@@ -194,7 +194,7 @@ def _looped(loops: Sequence[tuple[str, Iterable[str]]], line: str) -> list[str]:
 
 def _folder(entry: Entry) -> str:
     path = Path(entry.path)
-    return f"runs/{path.parent.name}/{path.stem}"
+    return "/".join(filter(None, ("runs", path.parent.name, path.stem)))
 
 
 def _runs(entry: Entry) -> str:

@@ -86,7 +86,12 @@ class Pass:
             target = target(self.logits.detach())
         if target is None:
             return self.logits.detach().argmax(1)
-        target = torch.as_tensor(target, device=self.logits.device)
+        try:
+            target = torch.as_tensor(target, device=self.logits.device)
+        except TypeError as error:  # a name
+            raise SightlineError(
+                f"target={target!r}: a pass knows classes by number. Pass the class's index."
+            ) from error
         target = target.expand(count) if target.ndim == 0 else target
         if target.shape != (count,) or target.is_floating_point():
             raise SightlineError(

@@ -364,6 +364,9 @@ def _meant(word: str, message: str) -> str:
     owner: Any = locate(kinds[-1]) if kinds else get_type_hints(Recipe).get(group[1]) if group else Recipe
     known = list(signature(owner).parameters) if callable(owner) else []
     hint = did_you_mean(word, known)
+    parts = {"training": Training, "optimizer": Optimizer, "schedule": Schedule, "model": Model}
+    if owner is Recipe and (homes := [name for name, kind in parts.items() if word in signature(kind).parameters]):
+        return f"Write {homes[0]}.{word}."
     if hint.startswith("Did") or "data" not in known or word not in _names():
         return hint
     depth = 1 + message.count('Parser key "data"')

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -35,6 +36,10 @@ class Batch(NamedTuple):
     """(B,) bool."""
     index: Tensor  # type: ignore[assignment]  # a tuple has a method of this name, which nobody needs here
     """(B,) int64 identity in the dataset: joins audits, seeds sampling, drops DDP padding."""
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
+        """The batch on a device."""
+        return Batch(*(field.to(device, non_blocking=non_blocking) for field in self))
 
 
 def warn_of_normalised(image: Tensor) -> None:

@@ -30,7 +30,8 @@ Array = npt.NDArray[Any]
 def gather(paths: Sequence[str | Path], volumes: bool = False) -> list[Path]:
     """The files, in the order given; a folder stands for the images, or the volumes, in it, by name.
 
-    A volume may be a folder itself, with the slices of a DICOM series or a stack of pictures.
+    The images of a dataset's folder are those of all its classes. A volume may be a folder itself, with the slices of a
+    DICOM series or a stack of pictures.
 
     Raises:
         SightlineError: there are no paths, one does not exist, or a folder holds none.
@@ -117,7 +118,9 @@ def _files(path: Path, list_files: Callable[[Path], list[Path]]) -> list[Path]:
 
 
 def _images(folder: Path) -> list[Path]:
-    if not (found := image_files(folder)):
+    classes = sorted(path for path in folder.glob("images/*") if path.is_dir())  # a dataset, as in docs/data.md
+    found = image_files(folder) or [image for each in classes for image in image_files(each)]
+    if not found:
         raise _nothing(folder, SUFFIXES)
     return found
 
