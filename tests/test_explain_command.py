@@ -1,5 +1,6 @@
 """`sightline explain`: what it writes, what it prints, and what it refuses."""
 
+import json
 import math
 import shutil
 from dataclasses import replace
@@ -223,6 +224,9 @@ def test_a_run_whose_data_are_gone(home, caplog, around):
     assert saved["classes"].size == 0
     assert saved["map/x/GradCAM"].shape == (1, 12, 16)
     assert "no names" in caplog.text
+    Path("run/run.json").write_text(json.dumps({"data": {"size": [24, 32], "classes": CLASSES}}))
+    assert explain("run", "x.png")["classes"].tolist() == list(CLASSES)
+    assert "as noted" in caplog.text
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK"])

@@ -275,7 +275,8 @@ def _subject(name: str, args: argparse.Namespace) -> "tuple[Subject, Source]":
     if args.override:
         raise SightlineError(f"{name} is no run: it has no recipe to override. Say it in --data, as Habitats:size=64.")
     run = _run(name)
-    data = _data(args.data, args.split[0], args.size or (run and size_of(run)))
+    size = args.size or (size_of(run) if run else None)
+    data = _data(args.data, args.split[0], size if isinstance(size, int) or len(size or ()) == 2 else None)
     model = _named_model(name, args, len(data.classes), data.channels)
     called = run.name if run else name.replace(":", "-").replace("/", "-")
     return Subject(model, called, name), data

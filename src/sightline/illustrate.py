@@ -18,7 +18,7 @@ from sightline.data.loose import Array, distinct, gather, read_picture, read_vox
 from sightline.errors import SightlineError, did_you_mean
 from sightline.explainers import Explainer, GradCAM, bind
 from sightline.explainers.names import told_apart
-from sightline.files import whole
+from sightline.files import read_json, whole
 from sightline.maps import resize
 from sightline.passes import Pass, evaluating, rank, record
 from sightline.progress import progress_bar
@@ -140,7 +140,7 @@ class Viewed(NamedTuple):
 
 
 def of_run(folder: str | Path) -> Viewed:
-    """What a run was trained on; a warning and no names of classes if its data are gone.
+    """What a run was trained on; as it noted that, with a warning, if its data are gone.
 
     Raises:
         SightlineError: the recipe cannot be read, or nothing says how large the images are.
@@ -150,31 +150,40 @@ def of_run(folder: str | Path) -> Viewed:
     try:
         data = recipe.part(config, "data")
     except SightlineError as error:
-        if "size" not in arguments:
+        size, classes = size_of(folder), tuple(_noted(folder).get("classes", ()))
+        if size is None:
             raise
-        log.warning("%s: the classes have no names here. %s", folder, error)
-        return _told(arguments)
+        log.warning("%s: the classes %s here. %s", folder, "are as noted" if classes else "have no names", error)
+        return _told(arguments, size, classes)
     return Viewed(data.size, data.classes, data.reading)
 
 
+def _noted(folder: str | Path) -> dict[str, Any]:
+    """What run.json says of the data."""
+    file = Path(folder) / "run.json"
+    return read_json(file).get("data", {}) if file.is_file() else {}
+
+
 def size_of(folder: str | Path) -> Any:
-    """The size of a run's images as its recipe says it, None where it does not; no data are read.
+    """The size of a run's images as it noted it, else as its recipe says it, None where it does not; no data are read.
 
     Raises:
         SightlineError: the recipe cannot be read.
     """
+    if size := _noted(folder).get("size"):
+        return tuple(size)
     data = recipe.read(Path(folder) / "recipe.yaml").data
     while "size" not in (arguments := data.get("init_args", {})) and "data" in arguments:
         data = arguments["data"]
     return arguments.get("size")
 
 
-def _told(arguments: Any) -> Viewed:
-    """What the arguments of a dataset say that is gone."""
+def _told(arguments: Any, size: Any, classes: tuple[str, ...]) -> Viewed:
+    """What a run saw, from the arguments of a dataset that is gone."""
     if "percentiles" not in arguments:
-        return Viewed(pair("size", arguments["size"]), (), None)
-    reading = Reading(triple("size", arguments["size"]), arguments["window"], arguments["percentiles"])
-    return Viewed(triple("size", arguments["size"]), (), reading)
+        return Viewed(pair("size", size), classes, None)
+    reading = Reading(triple("size", size), arguments["window"], arguments["percentiles"])
+    return Viewed(triple("size", size), classes, reading)
 
 
 def which(target: str, classes: Sequence[str]) -> int:

@@ -67,8 +67,8 @@ def find_root(root: str) -> Path:
         if folder.is_dir():
             return folder
     raise SightlineError(
-        f"root: there is no folder {root!r}, nor {str(there)!r}. Give its path, or set the environment variable "
-        "SIGHTLINE_DATA to the folder your datasets lie in."
+        f"root: there is no folder {root!r}, nor {str(there)!r}. Give its path (of a run's data: "
+        "--override data.root=PATH), or set the environment variable SIGHTLINE_DATA to the folder your datasets lie in."
     )
 
 

@@ -382,7 +382,13 @@ def _record(out: Path, recipe: Recipe, module: Module) -> dict[str, Any]:
         "sightline": __version__,
         "versions": versions(),
         "seed": recipe.seed,
-        "data": {"name": recipe.data.name, "hash": recipe.data.hash(), "images": len(recipe.data)}
+        "data": {
+            "name": recipe.data.name,
+            "hash": recipe.data.hash(),
+            "images": len(recipe.data),
+            "size": list(recipe.data.size),
+            "classes": list(recipe.data.classes),
+        }
         | recipe.data.facts(),
         "parameters": sum(p.numel() for p in module.model.parameters()),
         "explainers": layers,
