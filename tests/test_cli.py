@@ -135,10 +135,12 @@ def test_a_run_on_other_data_sees_them_at_its_own_size(home):
     assert said[0]["metrics"] == said[1]["metrics"]
 
 
-def test_a_second_comparison_takes_the_place_of_the_first(home, capsys):
+def test_a_comparison_of_other_runs_takes_the_place_of_the_first(home, capsys):
     shutil.copytree("runs/plain", "runs/again")
+    assert main(["compare", "runs/plain", "runs/guided", "--split", "test"]) == 0
+    assert "removed" not in capsys.readouterr().out
     assert main(["compare", "runs/plain", "runs/again", "--split", "test"]) == 0
-    assert "removed: runs/comparison/val/comparison.json, of an earlier comparison" in capsys.readouterr().out
+    assert "removed: runs/comparison/val/comparison.json, of other runs" in capsys.readouterr().out
     assert main(["report", "runs/comparison"]) == 0
     assert [path.parent.name for path in (home / "runs/comparison").glob("*/comparison.json")] == ["test"]
 

@@ -250,6 +250,7 @@ class _Seen:
     evidence: Evidence
     """Without a map, and without `explain`."""
     ids: Sequence[str]
+    """Of these images."""
 
 
 def _seen(run: Pass, batch: Batch, data: Source, rows: _Rows, target: str, others: bool) -> Iterator[_Seen]:

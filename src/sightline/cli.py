@@ -139,15 +139,15 @@ def audit(args: argparse.Namespace) -> None:
 def compare(args: argparse.Namespace) -> None:
     """Join audits by image and test the differences."""
     from sightline.compare import compare, table
+    from sightline.files import read_json
 
-    chosen = _by_split(args.audits, args.split)
-    for split, audits in chosen.items():
+    for split, audits in _by_split(args.audits, args.split).items():
         comparison = compare(audits, args.out / split)
         print(f"\n{split}\n{table(comparison)}\n")
     for earlier in sorted(args.out.glob("*/comparison.json")):
-        if earlier.parent.name not in chosen:  # a report would take both for one
+        if read_json(earlier)["runs"] != comparison["runs"]:  # a report would take both for one
             earlier.unlink()
-            print(f"removed: {earlier}, of an earlier comparison")
+            print(f"removed: {earlier}, of other runs")
     print(f"compared: {args.out}")
 
 
