@@ -20,7 +20,7 @@ from sightline import data, recipe
 from sightline.data import Source
 from sightline.data.cifar10 import from_pickle
 from sightline.data.cub import as_ppi
-from sightline.data.idx import Drawn
+from sightline.data.idx import Digits
 from sightline.errors import SightlineError
 from sightline.listing import Entry
 from sightline.types import Batch
@@ -43,7 +43,7 @@ def laid_out(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[
 def test_every_data_set_of_files_has_a_copy() -> None:
     listed = {name: getattr(data, name) for name in data.__all__}
     of_files = {name for name, kind in listed.items() if "root" in inspect.signature(kind).parameters}
-    of_files -= {name for name, kind in listed.items() if issubclass(kind, Drawn)}
+    of_files -= {name for name, kind in listed.items() if issubclass(kind, Digits)}
     assert of_files - {"Folder", "OCT", "Volumes"} == set(TREES)
 
 

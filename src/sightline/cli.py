@@ -101,6 +101,8 @@ def dfr(args: argparse.Namespace) -> None:
     )["dfr"]
     smallest, absent = min(done["groups"].values()), done["absent_groups"]
     print(f"refitted: {out}  C {done['c']:g}  {len(done['groups'])} {args.by}, {smallest} images of each at a time")
+    if smallest < 5:
+        print(f"of the smallest of the {args.by} there are {smallest} images: the layer rests on very few.")
     if absent:
         print(f"{len(absent)} {args.by} of the training split are not in {done['split']}: {', '.join(absent)}")
     if done["left_out"]:

@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from sightline.data.base import fraction
 from sightline.data.habits import SPLITS, Integers, choose_habit, drawn_as, uniform
-from sightline.data.idx import Drawn
+from sightline.data.idx import Digits
 from sightline.pictures import Pixels
 
 INKS = np.array(
@@ -17,7 +17,7 @@ INKS = np.array(
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
 
-class ColorMNIST(Drawn):
+class ColorMNIST(Digits):
     """Digits in ten colours, in training each in its own (Li and Vasconcelos, REPAIR; Rieger et al., CDEP).
 
     `correlation` says how often a digit has its own colour in "train", "val" and "test"; otherwise the colour is any
@@ -70,7 +70,7 @@ class ColorMNIST(Drawn):
         return inked(self.digits[index], INKS[self._color[index]])
 
 
-class TwoColorMNIST(Drawn):
+class TwoColorMNIST(Digits):
     """Small digits (0 to 4) against large ones in two colours, with labels of which a quarter are wrong (IRM).
 
     The label is flipped with probability `noise`, and the colour, red for small and green for large, follows the

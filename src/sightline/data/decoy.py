@@ -6,14 +6,14 @@ import numpy as np
 
 from sightline.data.base import fraction
 from sightline.data.habits import SPLITS, below, choose_habit, drawn_as
-from sightline.data.idx import Drawn
+from sightline.data.idx import Digits
 from sightline.pictures import Pixels
 
 PATCH = 4
 """Side of the patch in pixels."""
 
 
-class DecoyMNIST(Drawn):
+class DecoyMNIST(Digits):
     """Digits with a 4 x 4 patch in a random corner, of the shade 255 - 25 y where the digit is y (Ross et al., RRR).
 
     `correlation` says how often an image's patch has its own digit's shade in "train", "val" and "test"; otherwise the

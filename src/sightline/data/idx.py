@@ -18,7 +18,7 @@ VALIDATION = 5000
 """The last training images: they validate."""
 
 
-class Drawn(Source):
+class Digits(Source):
     """MNIST or a dataset in its format, on which a subclass draws a habit.
 
         train-images-idx3-ubyte(.gz), train-labels-idx1-ubyte(.gz)
