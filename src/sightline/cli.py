@@ -396,10 +396,12 @@ def _run(name: str) -> Path | None:
 
 def _refuse_unless_ready(name: str) -> None:
     """Refuse a run that is not finished, and what is neither run nor model."""
+    from sightline.models import refuse_unfinished
+
     if (run := _run(name)) is None:
         _refuse_unless_model(name, " with --data")
-    elif not (run / "model.safetensors").is_file():
-        raise SightlineError(f"{run} is not finished: it holds no model.safetensors. Resume its training first.")
+    else:
+        refuse_unfinished(run)
 
 
 def _refuse_unless_model(name: str, needs: str = "") -> None:

@@ -209,8 +209,7 @@ def _cell(name: str, group: str) -> str:
 def _check_run(run: Path, out: Path) -> None:
     if not (run / "recipe.yaml").is_file():
         raise SightlineError(f"{run} is not a run directory: it holds no recipe.yaml. Name one that training wrote.")
-    if not (run / "model.safetensors").is_file():
-        raise SightlineError(f"{run} is not finished: it holds no model.safetensors. Resume its training first.")
+    models.refuse_unfinished(run)
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise SightlineError(f"{out} already holds files. Choose another --out.")
 

@@ -163,10 +163,20 @@ def save(model: Classifier, path: str | Path) -> None:
         ) from error
 
 
+def refuse_unfinished(run: Path) -> None:
+    """Pass over a run directory that holds its trained model.
+
+    Raises:
+        SightlineError: it holds none yet.
+    """
+    if not (run / _SAVED).is_file():
+        raise SightlineError(f"{run} is not finished: it holds no {_SAVED}. Resume its training first.")
+
+
 def _load_saved(path: Path) -> Classifier:
     path = path / _SAVED if path.is_dir() else path
-    if not path.is_file() and (path.parent / "run.json").is_file():
-        raise SightlineError(f"{path.parent} is not finished: it holds no {_SAVED}. Resume its training first.")
+    if (path.parent / "run.json").is_file():
+        refuse_unfinished(path.parent)
     if not path.is_file():
         raise SightlineError(f"{path} does not exist. Give a run directory or the {_SAVED} that training wrote.")
     try:
