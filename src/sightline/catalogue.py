@@ -71,7 +71,8 @@ CATALOGUE = {
             "worst_group",
             "Worst group",
             proportion=False,
-            shows="The accuracy of the group of images that is answered worst.",
+            shows="The accuracy of the group of images that is answered worst. Those of fewer than five images are "
+            "left out, and their images counted below.",
             cannot="How a group of few images fares: the worst of many small ones is low by chance.",
         ),
         percent(
