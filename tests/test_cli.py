@@ -11,6 +11,7 @@ import yaml
 from PIL import Image
 
 from sightline.cli import main
+from sightline.models import load
 
 RECIPE = {
     "data": {"class_path": "Folder", "init_args": {"root": "data", "size": 32}},
@@ -151,6 +152,8 @@ def test_mistakes_are_found_ahead_of_all_work(home, capsys):
     (home / "runs/begun/model.safetensors").unlink()
     assert main(["audit", "runs/plain", "runs/begun"]) == 1
     assert "runs/begun is not finished" in capsys.readouterr().err
+    shutil.copy("runs/guided/model.safetensors", "runs/begun/epoch3.safetensors")
+    assert load("file:runs/begun/epoch3.safetensors").origin == load("file:runs/guided").origin
     assert main(["explain", "runs/begun", "data/images/cat"]) == 1
     assert "runs/begun is not finished" in capsys.readouterr().err
     assert main(["audit", "runs/plain", "--split", "test", "tset"]) == 1

@@ -94,6 +94,7 @@ def recipes(args: argparse.Namespace) -> int:
 def dfr(args: argparse.Namespace) -> None:
     """Refit a run's last layer to held-out images of balanced groups."""
     from sightline.dfr import dfr
+    from sightline.scores import MIN_GROUP
 
     out = args.out or Path(f"{args.run}-dfr")
     done = dfr(
@@ -101,7 +102,7 @@ def dfr(args: argparse.Namespace) -> None:
     )["dfr"]
     smallest, absent = min(done["groups"].values()), done["absent_groups"]
     print(f"refitted: {out}  C {done['c']:g}  {len(done['groups'])} {args.by}, {smallest} images of each at a time")
-    if smallest < 5:
+    if smallest < MIN_GROUP:
         print(f"of the smallest of the {args.by} there are {smallest} images: the layer rests on very few.")
     if absent:
         print(f"{len(absent)} {args.by} of the training split are not in {done['split']}: {', '.join(absent)}")

@@ -175,9 +175,9 @@ def refuse_unfinished(run: Path) -> None:
 
 def _load_saved(path: Path) -> Classifier:
     path = path / _SAVED if path.is_dir() else path
-    if (path.parent / "run.json").is_file():
-        refuse_unfinished(path.parent)
     if not path.is_file():
+        if (path.parent / "run.json").is_file():
+            refuse_unfinished(path.parent)
         raise SightlineError(f"{path} does not exist. Give a run directory or the {_SAVED} that training wrote.")
     try:
         with safetensors.safe_open(str(path), "pt") as file:
