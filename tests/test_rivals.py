@@ -26,7 +26,7 @@ from sightline.objectives import (
     Outside,
     Step,
     divergence,
-    energy_ratio,
+    energy_share,
     localisation_l1,
     right_reasons_loss,
 )
@@ -276,16 +276,16 @@ def test_consistency_needs_no_labels_and_counts_no_image_without_a_mask():
     assert term(double(Deep()), ContextConsistency(), on._replace(has_mask=torch.zeros(6, dtype=torch.bool))) == 0
 
 
-def test_energy_ratio_by_hand():
+def test_energy_share_by_hand():
     features = torch.tensor([[[[1.0, 2.0, 3.0, 0.0]]]]).double().requires_grad_()
     mask = torch.tensor([[[1.0, 0.0, 0.0, 1.0]]]).double()
-    ratio = energy_ratio(features, mask)
-    assert ratio.item() == pytest.approx((4 + 9) / 2 / ((1 + 0) / 2))
-    ratio.backward()
-    assert features.grad.flatten().tolist() == pytest.approx([0, 4, 6, 0])  # larger features inside do not help
-    assert energy_ratio(features, torch.ones_like(mask)) == energy_ratio(features, torch.zeros_like(mask)) == 0
-    assert energy_ratio(features * 7, mask).item() == pytest.approx(ratio.item())
-    assert torch.isfinite(energy_ratio(features * 0, mask)).all()
+    share = energy_share(features, mask)
+    assert share.item() == pytest.approx(6.5 / (6.5 + 0.5))
+    share.backward()
+    assert (features.grad * features).sum().item() == pytest.approx(0)  # to be silent everywhere does not help
+    assert energy_share(features, torch.ones_like(mask)) == energy_share(features, torch.zeros_like(mask)) == 0
+    assert energy_share(features * 7, mask).item() == pytest.approx(share.item())
+    assert torch.isfinite(energy_share(features * 0, mask)).all()
 
 
 @pytest.mark.parametrize("kind", SHAPES)
@@ -314,7 +314,8 @@ def test_outside_is_the_mean_over_depths(kind):
             inside[tuple(cell)] = on.mask[(b, *parts)].max()
         for one, part, counted in zip(energy, inside, on.has_mask, strict=True):
             silent = not counted or (part == 1).all()
-            expected.append(0.0 if silent else (one[part == 0].mean() / one[part == 1].mean()).item())
+            outside, within = one[part == 0].mean(), one[part == 1].mean()
+            expected.append(0.0 if silent else (outside / (outside + within)).item())
     assert terms["outside"].item() == pytest.approx(sum(expected) / len(expected))
 
 

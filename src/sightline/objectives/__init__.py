@@ -14,7 +14,7 @@ from sightline.objectives.groups import GroupDRO  # Sagawa et al., ICLR 2020
 from sightline.objectives.guided import Guided
 from sightline.objectives.jtt import JTT  # Liu et al., ICML 2021
 from sightline.objectives.localisation import L1, Energy, localisation_l1  # Rao et al., ICCV 2023
-from sightline.objectives.outside import Outside, energy_ratio
+from sightline.objectives.outside import Outside, energy_share
 from sightline.objectives.ppi import PPI, contrast_loss  # Wang et al., 2020; thesis, with WBP
 from sightline.objectives.rrr import RRR, right_reasons_loss  # Ross, Hughes and Doshi-Velez, IJCAI 2017
 from sightline.objectives.step import Step
@@ -46,7 +46,7 @@ __all__ = [
     "context_swap",
     "contrast_loss",
     "divergence",
-    "energy_ratio",
+    "energy_share",
     "gc_loss",
     "localisation_l1",
     "right_reasons_loss",

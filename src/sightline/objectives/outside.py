@@ -19,11 +19,11 @@ POOLED = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_
 """By the image's axes."""
 
 
-def energy_ratio(features: Tensor, mask: Tensor, eps: float = 1e-5) -> Tensor:
-    """Mean of ``|F|^2`` where the mask is 0 over its mean, a constant, where it is 1.
+def energy_share(features: Tensor, mask: Tensor, eps: float = 1e-5) -> Tensor:
+    """Of the mean of ``|F|^2`` where the mask is 0 and where it is 1, the share of the first: ``E_0 / (E_0 + E_1)``.
 
-    A share of the whole could be met by features that are larger inside; this can not, since the denominator is not
-    differentiated. Nor does it depend on how large the layer's features are.
+    Features that are larger or smaller everywhere have the same share, so that its gradient has no part along which
+    a network falls silent.
 
     Args:
         features: (B, C, *spatial) F.
@@ -31,25 +31,25 @@ def energy_ratio(features: Tensor, mask: Tensor, eps: float = 1e-5) -> Tensor:
         eps: the least that the denominator can be.
 
     Returns:
-        (B,), not negative; 0 where the mask is 1 everywhere, or nowhere.
+        (B,) in [0, 1]; 0 where the mask is 1 everywhere, or nowhere.
     """
     energy, inside = features.square().mean(1).flatten(1), mask.flatten(1)
     outside, within = ((energy * part).sum(1) / part.sum(1).clamp(min=1) for part in (1 - inside, inside))
-    return outside / within.detach().clamp(min=eps) * inside.any(1)
+    return outside / (outside + within).clamp(min=eps) * inside.any(1)
 
 
 class Outside(Objective):
     """The energy of features outside of the evidence, at several depths at once. Term: "outside".
 
-    ``mean over layers l of  E_l(outside) / E_l(inside)``, with E the mean of the squared features over positions and
-    channels, and the denominator held constant. A cell of a layer is inside if any of its pixels is evidence. At the
-    last layer alone, a penalty leaves cells on the object that have seen what surrounds it; here the early layers are
-    silent there too, so that there is little to be seen. Its kin is the activation difference of Viviano et al. (ICLR
-    2021), which compares the features of an image with those of the masked image. Images without a mask count 0.
+    ``mean over layers l of  E_l(outside) / (E_l(outside) + E_l(inside))``, with E the mean of the squared features over
+    positions and channels. A cell of a layer is inside if any of its pixels is evidence. At the last layer alone, a
+    penalty leaves cells on the object that have seen what surrounds it; here the early layers are silent there too, so
+    that there is little to be seen. Its kin is the activation difference of Viviano et al. (ICLR 2021), which compares
+    the features of an image with those of the masked image. Images without a mask count 0.
 
     Args:
-        weight: factor in the loss. Too much of it too early ends at a constant answer (10 did on Habitats): warm it up,
-            as in `Scheduled([0, 4], [0, 4], ramp=True)`.
+        weight: factor in the loss, and the most that the term can be. The more, the further the decision follows, until
+            accuracy suffers; a network that ends in an average bears less of it.
         layers: whose outputs: names, or "activations", every activation that is a module of `torch.nn`; of one that a
             network uses several times, the last use. None takes the last layer of each resolution.
 
@@ -60,7 +60,7 @@ class Outside(Objective):
     needs = ("masks",)
     teaches = False
 
-    def __init__(self, weight: Weight = 3.0, layers: Literal["activations"] | Sequence[str] | None = None) -> None:
+    def __init__(self, weight: Weight = 10.0, layers: Literal["activations"] | Sequence[str] | None = None) -> None:
         super().__init__()
         self.weights = nonnegative(outside=weight)
         self.layers = layers
@@ -87,11 +87,11 @@ class Outside(Objective):
 
     def forward(self, step: Step, batch: Batch) -> dict[str, Tensor]:
         run, mask = step.run(batch.image), evidence(step, batch, "Outside")
-        pooled, ratios = POOLED[len(run.size)], []
+        pooled, shares = POOLED[len(run.size)], []
         for name in self.taps:
             maps = layer_maps(run, name)
-            ratios.append(energy_ratio(maps, pooled(mask, maps.shape[-len(run.size) :])))
-        return {"outside": (torch.stack(ratios).mean(0) * batch.has_mask).mean()}
+            shares.append(energy_share(maps, pooled(mask, maps.shape[-len(run.size) :])))
+        return {"outside": (torch.stack(shares).mean(0) * batch.has_mask).mean()}
 
 
 def is_activation(module: nn.Module) -> bool:
