@@ -391,7 +391,7 @@ def test_mistakes_are_named(two: list[Path], tmp_path: Path) -> None:
     with pytest.raises(SightlineError, match=r"nowhere.summary.json does not exist"):
         compare([*two, tmp_path / "nowhere"], tmp_path)
     (two[1] / "summary.json").write_text('{"run": "plain", "split": "test", "data": {}}')
-    with pytest.raises(SightlineError, match=r"b.summary.json has no 'hash'"):
+    with pytest.raises(SightlineError, match=r"b.summary.json has no data.hash, data.classes"):
         compare(two, tmp_path)
 
 

@@ -129,7 +129,7 @@ def test_what_cannot_be_joined_is_refused(audits: list[Path], tmp_path: Path) ->
     changed = audit(tmp_path / "changed", "new", "towns", 0.1, scored_by={"pg": "PointingGame(margin=9.0)"})
     assert matrix([*audits, changed])["rows"][-1] == "new"
     assert "scored pg@WBP in different ways" in refused(changed, metric="pg@WBP")
-    assert "has no 'level'" in refused(stripped(audit(tmp_path / "old", "new", "towns", 0.1)))
+    assert "has no level" in refused(stripped(audit(tmp_path / "old", "new", "towns", 0.1)))
     assert "does not exist" in refused(tmp_path / "nowhere")
     with pytest.raises(SightlineError, match="got none"):
         matrix([])

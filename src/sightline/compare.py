@@ -10,9 +10,9 @@ import pandas as pd
 from sightline.catalogue import metric
 from sightline.columns import aligned
 from sightline.errors import SightlineError
-from sightline.files import read_json, relative, write_json
+from sightline.files import relative, write_json
 from sightline.naming import apart
-from sightline.scores import Sample, read_scores, samples, summarise
+from sightline.scores import Sample, read_scores, read_summary, samples, summarise
 from sightline.stats import mcnemar, paired_bootstrap
 
 _ALIKE = ("split", "target")
@@ -80,11 +80,7 @@ def compare(
 
 
 def _load(folder: Path) -> Audit:
-    summary = read_json(folder / "summary.json")
-    try:  # what follows relies on these
-        summary["run"], summary["split"], summary["data"]["hash"], summary["data"]["classes"]
-    except (KeyError, TypeError) as error:
-        raise SightlineError(f"{folder / 'summary.json'} has no {error}. Run `sightline audit` again.") from error
+    summary = read_summary(folder, ("run", "split", "data.hash", "data.classes"))
     return Audit(folder, summary, read_scores(folder).sort_values("id", ignore_index=True))
 
 

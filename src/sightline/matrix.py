@@ -9,7 +9,8 @@ from typing import Any
 from sightline import catalogue
 from sightline.columns import aligned
 from sightline.errors import SightlineError, did_you_mean
-from sightline.files import read_json, relative, write_json
+from sightline.files import relative, write_json
+from sightline.scores import read_summary
 
 Cell = dict[str, Any]
 
@@ -75,15 +76,11 @@ def matrix(audits: Sequence[str | Path], metric: str = "auroc", out: str | Path 
 
 
 def _load(folder: Path, metric: str) -> _Audit:
-    path = folder / "summary.json"
-    summary = read_json(path)
-    try:  # what follows relies on these
-        summary["run"], summary["split"], summary["level"], summary["data"]["name"], summary["data"]["hash"]
-        known = list(summary["metrics"])
-    except (KeyError, TypeError) as error:
-        raise SightlineError(f"{path} has no {error}. Run `sightline audit` again.") from error
-    if metric not in known:
-        raise SightlineError(f"{path} has no metric {metric!r}. {did_you_mean(metric, known)}")
+    summary = read_summary(folder, ("run", "split", "level", "metrics", "data.name", "data.hash"))
+    if metric not in summary["metrics"]:
+        raise SightlineError(
+            f"{folder / 'summary.json'} has no metric {metric!r}. {did_you_mean(metric, summary['metrics'])}"
+        )
     return _Audit(folder, summary)
 
 

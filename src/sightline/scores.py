@@ -14,7 +14,7 @@ from sightline import stats
 from sightline.catalogue import metric
 from sightline.compat import require
 from sightline.errors import SightlineError, did_you_mean
-from sightline.files import whole
+from sightline.files import read_json, whole
 
 TEXT = ("id", "label", "prediction", "group")
 NUMBERS = ("index", "correct", "confidence", "has_mask", "empty_map")
@@ -70,6 +70,26 @@ def read_scores(audit: str | Path) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         raise SightlineError(f"cannot read {path}: {error}. Run `sightline audit` again.") from error
     return _checked(frame, path)
+
+
+def read_summary(audit: str | Path, needs: Sequence[str]) -> dict[str, Any]:
+    """What the summary.json of an audit directory holds.
+
+    Args:
+        audit: the directory.
+        needs: keys that must be there; "data.hash" is a key of "data".
+
+    Raises:
+        SightlineError: it is missing or damaged, or lacks a key.
+    """
+    path = Path(audit) / "summary.json"
+    content = read_json(path)
+    summary = content if isinstance(content, dict) else {}
+    data = summary.get("data")
+    known = [*summary, *(f"data.{key}" for key in (data if isinstance(data, dict) else ()))]
+    if missing := [key for key in needs if key not in known]:
+        raise SightlineError(f"{path} has no {', '.join(missing)}. Run `sightline audit` again.")
+    return summary
 
 
 def audit_of(run: str | Path, split: str) -> Path:

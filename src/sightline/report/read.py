@@ -12,12 +12,13 @@ from sightline.errors import SightlineError
 from sightline.files import read_json
 from sightline.naming import apart
 from sightline.report.numbers import ACCURACY, F1_OVERALL, Difference, Estimate, known
+from sightline.scores import read_summary
 
 Point = tuple[float, float]
 Made = TypeVar("Made")
 
 REQUIRED = (
-    *("sightline", "run", "model", "split", "seed", "explainer", "versions", "metrics", "empty_maps", "level"),
+    *("kind", "sightline", "run", "model", "split", "seed", "explainer", "versions", "metrics", "empty_maps", "level"),
     *("data.name", "data.hash", "data.images", "data.classes"),
 )
 """What a summary.json must hold for the page to be complete."""
@@ -224,13 +225,7 @@ def _resolved(path: Path, folder: str) -> Path:
 
 
 def _audit(folder: Path) -> Audit:
-    path = folder.resolve() / "summary.json"
-    summary = _object(path)
-    data = summary.get("data")
-    known = [*summary, *(f"data.{key}" for key in (data if isinstance(data, dict) else ()))]
-    if missing := [key for key in REQUIRED if key not in known]:
-        raise SightlineError(f"{path} has no {', '.join(missing)}. Run `sightline audit` again.")
-    return Audit(path.parent, summary)
+    return Audit(folder.resolve(), read_summary(folder.resolve(), REQUIRED))
 
 
 def _side_by_side(audits: Sequence[Audit]) -> Split:
