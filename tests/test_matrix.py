@@ -130,14 +130,19 @@ def test_what_cannot_be_joined_is_refused(audits: list[Path], tmp_path: Path) ->
     assert matrix([*audits, changed])["rows"][-1] == "new"
     assert "scored pg@WBP in different ways" in refused(changed, metric="pg@WBP")
     assert "has no level" in refused(stripped(audit(tmp_path / "old", "new", "towns", 0.1)))
+    assert "no metric 'auroc'. Known: none" in refused(
+        stripped(audit(tmp_path / "odd", "new", "towns", 0.1), metrics=None)
+    )
     assert "does not exist" in refused(tmp_path / "nowhere")
     with pytest.raises(SightlineError, match="got none"):
         matrix([])
 
 
-def stripped(folder: Path) -> Path:
-    summary = read_json(folder / "summary.json")
-    del summary["level"]
+def stripped(folder: Path, **changed: object) -> Path:
+    """Without its level, or with something else changed."""
+    summary = read_json(folder / "summary.json") | changed
+    if not changed:
+        del summary["level"]
     write_json(folder / "summary.json", summary)
     return folder
 

@@ -831,7 +831,7 @@ def test_a_damaged_comparison_is_named(content: str, message: str, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("key", "message"),
-    [("explainer", "has no explainer"), ("data", "has no data.name, data.hash"), ("kind", 'has no "?kind')],
+    [("explainer", "has no explainer"), ("data", "has no data.name, data.hash"), ("kind", 'no "kind"')],
 )
 def test_an_incomplete_summary_is_named(key: str, message: str, world: Path, tmp_path: Path) -> None:
     path = world / "plain/audit/test/summary.json"

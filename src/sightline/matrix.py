@@ -77,10 +77,9 @@ def matrix(audits: Sequence[str | Path], metric: str = "auroc", out: str | Path 
 
 def _load(folder: Path, metric: str) -> _Audit:
     summary = read_summary(folder, ("run", "split", "level", "metrics", "data.name", "data.hash"))
-    if metric not in summary["metrics"]:
-        raise SightlineError(
-            f"{folder / 'summary.json'} has no metric {metric!r}. {did_you_mean(metric, summary['metrics'])}"
-        )
+    known = summary["metrics"] if isinstance(summary["metrics"], dict) else {}
+    if metric not in known:
+        raise SightlineError(f"{folder / 'summary.json'} has no metric {metric!r}. {did_you_mean(metric, known)}")
     return _Audit(folder, summary)
 
 

@@ -18,7 +18,7 @@ Point = tuple[float, float]
 Made = TypeVar("Made")
 
 REQUIRED = (
-    *("kind", "sightline", "run", "model", "split", "seed", "explainer", "versions", "metrics", "empty_maps", "level"),
+    *("sightline", "run", "model", "split", "seed", "explainer", "versions", "metrics", "empty_maps", "level"),
     *("data.name", "data.hash", "data.images", "data.classes"),
 )
 """What a summary.json must hold for the page to be complete."""
@@ -175,7 +175,10 @@ def located(path: Path) -> Path:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    content = read_json(path)
+    return _of_a_kind(path, read_json(path))
+
+
+def _of_a_kind(path: Path, content: Any) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("kind") not in ("comparison", "matrix", "audit"):
         raise SightlineError(
             f'{path} has no "kind": "comparison", "matrix" or "audit". Pass what compare, matrix or audit wrote.'
@@ -225,7 +228,8 @@ def _resolved(path: Path, folder: str) -> Path:
 
 
 def _audit(folder: Path) -> Audit:
-    return Audit(folder.resolve(), read_summary(folder.resolve(), REQUIRED))
+    folder = folder.resolve()
+    return Audit(folder, _of_a_kind(folder / "summary.json", read_summary(folder, REQUIRED)))
 
 
 def _side_by_side(audits: Sequence[Audit]) -> Split:
